@@ -1,0 +1,62 @@
+"""The `timar` command: one file a subcommand in this folder, found by name, imported only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import timar_ros.cli
+from timar_ros import __version__
+from timar_ros.errors import UserError
+
+# Modules of this folder that are no subcommands.
+HELPERS = {"main", "console"}
+
+
+def subcommands() -> list[str]:
+    """Names of the subcommands, in alphabetical order."""
+    return sorted(m.name for m in pkgutil.iter_modules(timar_ros.cli.__path__) if m.name not in HELPERS)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line.
+
+    Every subcommand's module defines ``SUMMARY`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``, and
+    imports nothing heavy at its top.
+    """
+    parser = argparse.ArgumentParser(prog="timar", description="A robot's conversational head on ROS 2 (TIMAR).")
+    parser.add_argument("--version", action="version", version=f"timar_ros {__version__}")
+    parsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in subcommands():
+        module = importlib.import_module(f"timar_ros.cli.{name}")
+        sub = parsers.add_parser(
+            name, help=module.SUMMARY, description=module.SUMMARY, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 1 a check failed, 2 bad input, 130 Ctrl-C)."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args) or 0)
+    except UserError as error:
+        print(f"timar {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"timar {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`timar … | head`); a second error at interpreter exit would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())
