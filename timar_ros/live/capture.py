@@ -1,0 +1,183 @@
+"""A microphone as stamped blocks of samples."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from timar_ros.errors import UserError
+from timar_ros.live.devices import START_SECONDS, find_device, portaudio, refresh
+from timar_ros.live.timing import SampleClock
+
+
+@dataclass(frozen=True)
+class Block:
+    """Captured samples.
+
+    ``samples`` is float32 [n, channels] in [-1, 1]; ``stamp_ns`` the host's time of the first one, ``sample_index`` its
+    number since the device was opened (a jump after an overflow), ``stream_id`` changes with every reopening.
+    """
+
+    stamp_ns: int
+    stream_id: int
+    sample_index: int
+    rate: int
+    samples: npt.NDArray[np.float32]
+
+
+@dataclass
+class CaptureCounters:
+    """What went wrong since the start."""
+
+    overflows: int = 0
+    lost_samples: int = 0
+    reopened: int = 0
+    dropped_blocks: int = 0
+
+
+class Microphone:
+    """Reads a device in the background; a device that goes away is reopened when it comes back.
+
+    The time of a sample is what the driver says of its conversion, not when the callback ran, smoothed by a
+    :class:`SampleClock`.
+
+    :param device: name, number or empty for the default (see :func:`find_device`).
+    :param rate: sample rate to open the device with [Hz]; 0 takes the device's own.
+    :param channels: channels to open; 0 takes one, or two where the device refuses one.
+    :param block_seconds: length of a block [s].
+    :param stall_seconds: a device that delivers nothing for so long is taken for gone [s].
+    :param clock: the host's clock [ns], as ROS stamps count it.
+    :param report: told in one line what happens to the device.
+    :raises UserError: when the device cannot be opened at the start.
+    """
+
+    def __init__(
+        self,
+        device: str = "",
+        *,
+        rate: int = 0,
+        channels: int = 0,
+        block_seconds: float = 0.02,
+        stall_seconds: float = 1.0,
+        clock: Callable[[], int] = time.time_ns,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.device = device
+        self.counters = CaptureCounters()
+        self._wanted = (rate, channels)
+        self._block_seconds = block_seconds
+        self._stall = stall_seconds
+        self._clock = clock
+        self._report = report
+        # Ten seconds of blocks: a reader that is further behind has lost touch with real time.
+        self._blocks: queue.Queue[Block] = queue.Queue(maxsize=max(2, int(10 / block_seconds)))
+        self._stream: Any = None
+        self._stream_id = 0
+        self._last_callback = 0.0
+        self._closing = threading.Event()
+        self._open()
+        self._watcher = threading.Thread(target=self._watch, name="microphone", daemon=True)
+        self._watcher.start()
+
+    def read(self, timeout: float | None = None) -> Block | None:
+        """The next block, or None when none came within ``timeout`` seconds (or the microphone was closed)."""
+        try:
+            return self._blocks.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Stop and release the device; safe to call again."""
+        self._closing.set()
+        if self._watcher.is_alive() and threading.current_thread() is not self._watcher:
+            self._watcher.join()
+        self._close_stream()
+
+    def _open(self) -> None:
+        sd = portaudio()
+        found = find_device(self.device, "input")
+        rate = self._wanted[0] or round(found.default_rate)
+        attempts = [self._wanted[1]] if self._wanted[1] else [1, min(2, found.input_channels)]
+        error: Exception | None = None
+        for channels in attempts:
+            try:
+                self._start(sd, found.index, rate, channels)
+                return
+            except sd.PortAudioError as reason:
+                error = reason
+        raise UserError(
+            f"microphone '{found.name}' does not open with {rate} Hz and {attempts[-1]} channels ({error}); "
+            "give another rate or device ('timar audio devices')"
+        )
+
+    def _start(self, sd: Any, index: int, rate: int, channels: int) -> None:
+        stream_id = self._stream_id + 1
+        clock = SampleClock(rate)
+        position = 0
+
+        def arrived(data: npt.NDArray[np.float32], frames: int, when: Any, status: Any) -> None:
+            nonlocal position
+            self._last_callback = time.monotonic()
+            # The driver's age of the first sample, taken off our clock now: the callback's own delay drops out.
+            age = when.currentTime - when.inputBufferAdcTime
+            if not 0.0 <= age < 5.0:  # some drivers leave the field empty
+                age = frames / rate
+            seen = self._clock() - round(age * 1e9)
+            if status.input_overflow:
+                self.counters.overflows += 1
+                missing = round((seen - clock.time_of(position)) * 1e-9 * rate)
+                if position and missing > 0:
+                    position += missing
+                    self.counters.lost_samples += missing
+            block = Block(clock.update(position, seen), stream_id, position, rate, data.copy())
+            position += frames
+            try:
+                self._blocks.put_nowait(block)
+            except queue.Full:
+                self.counters.dropped_blocks += 1
+
+        self._last_callback = time.monotonic() + START_SECONDS
+        stream = sd.InputStream(
+            device=index,
+            channels=channels,
+            samplerate=rate,
+            blocksize=round(rate * self._block_seconds),
+            dtype="float32",
+            latency="low",
+            callback=arrived,
+        )
+        stream.start()
+        self._stream, self._stream_id = stream, stream_id
+
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            try:
+                stream.abort(ignore_errors=True)
+                stream.close(ignore_errors=True)
+            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
+                self._report(f"microphone: closing failed: {error}")
+
+    def _watch(self) -> None:
+        while not self._closing.wait(0.1):
+            gone = self._stream is None or not self._stream.active
+            if not gone and time.monotonic() - self._last_callback < self._stall:
+                continue
+            if self._stream is not None:
+                self._report(f"microphone {self.device or '(default)'} is gone; trying to reopen it")
+                self._close_stream()
+            try:
+                refresh()
+                self._open()
+            except Exception:  # not there yet; the next round tries again
+                self._closing.wait(0.5)
+            else:
+                self.counters.reopened += 1
+                self._report(f"microphone {self.device or '(default)'} is back")

@@ -1,0 +1,282 @@
+"""A loudspeaker that plays samples at the time they are stamped with."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from timar_ros.errors import UserError, require
+from timar_ros.live.devices import INSTALL, START_SECONDS, find_device, portaudio, refresh
+from timar_ros.live.timing import SampleClock
+
+Samples = npt.NDArray[np.float32]
+
+# Beyond this the ear prefers one short fade to minutes of resampling.
+JUMP_SECONDS = 0.04
+# No more than this is the pitch changed to catch up: 0.5 % is a tenth of a semitone.
+MAX_CORRECTION = 0.005
+FADE_SECONDS = 0.005
+
+
+class Timeline:
+    """Stamped samples waiting to be played; thread-safe, bounded by ``seconds``."""
+
+    def __init__(self, rate: int, seconds: float = 30.0) -> None:
+        self.rate = rate
+        self.dropped_samples = 0
+        self._limit = round(rate * seconds)
+        self._pieces: deque[tuple[int, Samples]] = deque()
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def add(self, stamp_ns: int, samples: Samples) -> None:
+        """Append samples [n] whose first is to be heard at ``stamp_ns``; stamps are expected in order."""
+        with self._lock:
+            self._pieces.append((stamp_ns, np.ascontiguousarray(samples, np.float32)))
+            self._held += len(samples)
+            while self._held > self._limit and len(self._pieces) > 1:
+                lost = len(self._pieces.popleft()[1])
+                self._held -= lost
+                self.dropped_samples += lost
+
+    def clear(self) -> None:
+        """Forget what was not played yet (the agent was interrupted)."""
+        with self._lock:
+            self._pieces.clear()
+            self._held = 0
+
+    def take(self, start_ns: float, count: int) -> tuple[Samples, int]:
+        """The ``count`` samples from ``start_ns`` on, silence where there are none, and how many there were.
+
+        What lies before ``start_ns`` is forgotten. Pieces that follow each other within half a millisecond are joined
+        without a gap: their stamps carry the jitter of whoever made them.
+        """
+        out = np.zeros(count, np.float32)
+        known = 0
+        tolerance = self.rate // 2000
+        with self._lock:
+            cursor = 0
+            while self._pieces and cursor < count:
+                stamp, samples = self._pieces[0]
+                offset = round((stamp - start_ns) * 1e-9 * self.rate)
+                if abs(offset - cursor) <= tolerance:
+                    offset = cursor
+                if offset >= count:
+                    break
+                if offset < cursor:
+                    skip = cursor - offset
+                    self._held -= min(skip, len(samples))
+                    if skip >= len(samples):
+                        self._pieces.popleft()
+                        continue
+                    samples, offset = samples[skip:], cursor
+                used = min(len(samples), count - offset)
+                out[offset : offset + used] = samples[:used]
+                known += used
+                cursor = offset + used
+                self._held -= used
+                if used == len(samples):
+                    self._pieces.popleft()
+                else:
+                    # what is left starts where this block ends, so that no rounding builds up
+                    self._pieces[0] = (round(start_ns + cursor / self.rate * 1e9), samples[used:])
+        return out, known
+
+
+@dataclass
+class PlaybackCounters:
+    """What was played, and how well."""
+
+    played_samples: int = 0
+    silent_samples: int = 0
+    underflows: int = 0
+    jumps: int = 0
+    reopened: int = 0
+    error_s: float = 0.0
+    max_error_s: float = 0.0
+
+
+class Follower:
+    """Turns the timeline into a device's blocks: steers by resampling so that stamps are met on the device's clock.
+
+    Pure signal processing (no device), so that it can be tested with simulated clocks.
+
+    :param timeline: what is to be played; its rate is the source's.
+    :param rate: the device's nominal sample rate [Hz].
+    """
+
+    def __init__(self, timeline: Timeline, rate: int) -> None:
+        samplerate = require("samplerate", INSTALL, "playing audio")
+        self.timeline = timeline
+        self.rate = rate
+        self.counters = PlaybackCounters()
+        self._make = lambda: samplerate.Resampler("sinc_fastest", channels=1)
+        self._resampler = self._make()
+        self._playhead_ns: float | None = None  # stamp of the next sample to be taken off the timeline
+        self._ready = np.zeros(0, np.float32)  # resampled, not yet handed out
+        self._fed = 0.0  # samples given to the resampler ...
+        self._made = 0.0  # ... and those of them that came out, in source samples
+        self._fade_in = True
+
+    def block(self, count: int, heard_ns: int) -> Samples:
+        """The next ``count`` samples [count] for the device, of which the first will be heard at ``heard_ns``."""
+        source = self.timeline.rate
+        if self._playhead_ns is None:
+            self._restart(heard_ns)
+        # what the listener hears next, on the source's time axis: taken off, less what waits inside
+        waiting = (self._fed - self._made) / source + len(self._ready) / self.rate
+        error = (self._position() - waiting * 1e9 - heard_ns) * 1e-9  # > 0: we are ahead of time
+        if abs(error) > JUMP_SECONDS:
+            self.counters.jumps += 1
+            self._restart(heard_ns)
+            error = 0.0
+        self.counters.error_s = error
+        self.counters.max_error_s = max(self.counters.max_error_s, abs(error))
+        correction = min(max(error * 0.5, -MAX_CORRECTION), MAX_CORRECTION)
+        ratio = self.rate / source * (1.0 + correction)
+        rounds = 0
+        while len(self._ready) < count:
+            need = max(16, int((count - len(self._ready)) / ratio) + 8)
+            piece, known = self.timeline.take(self._position(), need)
+            self._playhead_ns = self._position() + need / source * 1e9
+            self.counters.played_samples += known
+            self.counters.silent_samples += need - known
+            made = np.asarray(self._resampler.process(piece, ratio, end_of_input=False), np.float32)
+            self._fed += need
+            self._made += len(made) / ratio
+            self._ready = np.concatenate([self._ready, made])
+            rounds += 1
+            if rounds > 100:  # a resampler that never answers must not hang the sound card
+                raise RuntimeError("the resampler gives nothing")
+        out, self._ready = self._ready[:count], self._ready[count:]
+        if self._fade_in:
+            fade = min(count, round(self.rate * FADE_SECONDS))
+            out = out.copy()
+            out[:fade] *= np.linspace(0.0, 1.0, fade, dtype=np.float32)
+            self._fade_in = False
+        return out
+
+    def _position(self) -> float:
+        assert self._playhead_ns is not None
+        return self._playhead_ns
+
+    def _restart(self, heard_ns: int) -> None:
+        self._resampler = self._make()
+        self._ready = np.zeros(0, np.float32)
+        self._fed = self._made = 0.0
+        self._playhead_ns = float(heard_ns)
+        self._fade_in = True
+
+
+class Speaker:
+    """Plays a :class:`Timeline` on a sound device; reopens a device that went away.
+
+    :param timeline: filled by the caller with stamped samples.
+    :param device: name, number or empty for the default.
+    :param clock: the host's clock [ns], the one that stamps count.
+    :param rate: the rate to open the device with [Hz]; 0 takes the device's own.
+    :param report: told in one line what happens to the device.
+    :raises UserError: when the device cannot be opened at the start.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        device: str = "",
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        rate: int = 0,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.timeline = timeline
+        self.device = device
+        self.latency_s = 0.0
+        self._clock = clock
+        self._rate = rate
+        self._report = report
+        self._stream: Any = None
+        self._last_callback = 0.0
+        self._closing = threading.Event()
+        self.counters = PlaybackCounters()
+        self._open()
+        self._watcher = threading.Thread(target=self._watch, name="speaker", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Stop and release the device; safe to call again."""
+        self._closing.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        self._close_stream()
+
+    def _open(self) -> None:
+        sd = portaudio()
+        found = find_device(self.device, "output")
+        rate = self._rate or round(found.default_rate)
+        follower = Follower(self.timeline, rate)
+        follower.counters = self.counters
+        clock = SampleClock(rate)
+        position = 0
+
+        def wanted(out: npt.NDArray[np.float32], frames: int, when: Any, status: Any) -> None:
+            nonlocal position
+            self._last_callback = time.monotonic()
+            ahead = when.outputBufferDacTime - when.currentTime
+            if not 0.0 <= ahead < 5.0:
+                ahead = self.latency_s
+            if status.output_underflow:
+                self.counters.underflows += 1
+            heard = clock.update(position, self._clock() + round(ahead * 1e9))
+            position += frames
+            out[:] = follower.block(frames, heard)[:, None]
+
+        try:
+            stream = sd.OutputStream(
+                device=found.index,
+                channels=min(2, found.output_channels),
+                samplerate=rate,
+                dtype="float32",
+                latency="low",
+                callback=wanted,
+            )
+            self._last_callback = time.monotonic() + START_SECONDS
+            stream.start()
+        except sd.PortAudioError as error:
+            raise UserError(
+                f"loudspeaker '{found.name}' does not open with {rate} Hz ({error}); "
+                "give another rate or device ('timar audio devices')"
+            ) from error
+        self._stream = stream
+        self.latency_s = float(stream.latency)
+
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            try:
+                stream.abort(ignore_errors=True)
+                stream.close(ignore_errors=True)
+            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
+                self._report(f"loudspeaker: closing failed: {error}")
+
+    def _watch(self) -> None:
+        while not self._closing.wait(0.1):
+            if self._stream is not None and self._stream.active and time.monotonic() - self._last_callback < 1.0:
+                continue
+            if self._stream is not None:
+                self._report(f"loudspeaker {self.device or '(default)'} is gone; trying to reopen it")
+                self._close_stream()
+            try:
+                refresh()
+                self._open()
+            except Exception:  # not there yet; the next round tries again
+                self._closing.wait(0.5)
+            else:
+                self.counters.reopened += 1
+                self._report(f"loudspeaker {self.device or '(default)'} is back")
