@@ -1,0 +1,73 @@
+# `make demo` and `make test` set everything up in .venv by themselves; `make help` lists the rest.
+#   make PYTHON=python3.12 ...      interpreter of a new environment (3.10 or newer)
+#   make ROS_DISTRO=kilted ...      ROS 2 release of the wheels (jazzy, kilted)
+#   make VENV=folder ...            another environment; a torch that it has is kept
+#   make TORCH_INDEX=address ...    index of torch's CPU wheels, where the usual one has only CUDA builds
+#   make test ARGS='-k turns'       further arguments of the command behind demo, test and colcon
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format colcon synth-tools clean distclean
+
+VENV ?= .venv
+ARGS ?=
+export TORCH_INDEX TORCH_CUDA
+
+# An interpreter named on the command line wins, then that of the environment, then the machine's.
+ifneq ($(origin PYTHON),command line)
+PYTHON := $(or $(wildcard $(VENV)/bin/python),python3)
+endif
+# A ROS 2 that happens to be sourced neither chooses the wheels' release nor mixes with them.
+ifneq ($(origin ROS_DISTRO),command line)
+ROS_DISTRO :=
+endif
+unexport ROS_DISTRO AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+SET_UP = $(PYTHON) scripts/set_up.py $(VENV) $(addprefix --distro ,$(ROS_DISTRO)) --for
+ACTIVATE = . $(abspath $(VENV))/setup.sh &&
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^#   \(make .*\)/  \1/p' $(MAKEFILE_LIST)
+
+setup:  ## the environment alone
+	@$(SET_UP) run
+
+demo:  ## the whole ROS graph on the sample conversation; results in out/demo/
+	@$(SET_UP) run
+	@$(ACTIVATE) timar demo $(ARGS)
+
+test:  ## all tests
+	@$(SET_UP) test
+	@$(ACTIVATE) python -m pytest $(ARGS)
+
+lint:  ## ruff (rules and format) and mypy
+	@$(SET_UP) lint
+	@$(ACTIVATE) ruff check . && ruff format --check . && mypy
+
+format:  ## let ruff put the sources into form
+	@$(SET_UP) lint
+	@$(ACTIVATE) ruff check --fix . ; ruff format .
+
+# The same package as in a ROS 2 workspace, with the wheels in place of /opt/ros.
+COLCON = build/colcon
+colcon:  ## colcon build and colcon test, with the wheels as underlay
+	@$(SET_UP) test --for colcon
+	@mkdir -p $(COLCON)
+	$(ACTIVATE) colcon --log-base $(COLCON)/log build --paths . --build-base $(COLCON)/build \
+	  --install-base $(COLCON)/install --event-handlers console_direct- --cmake-args -DCMAKE_BUILD_TYPE=Release
+	$(ACTIVATE) colcon --log-base $(COLCON)/log test --paths . --build-base $(COLCON)/build \
+	  --install-base $(COLCON)/install --event-handlers console_direct+ --return-code-on-test-failure $(ARGS)
+	@$(ACTIVATE) colcon test-result --test-result-base $(COLCON)/build
+
+synth-tools:  ## the speech synthesisers that `timar synth` uses (Debian, Ubuntu; as root)
+	@set -e; missing=; for tool in espeak-ng flite; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then echo "espeak-ng and flite are installed"; exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "install with this system's package manager:$$missing" >&2; exit 1; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "not root: run 'sudo apt-get install$$missing'" >&2; exit 1; fi; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null && echo "installed:$$missing"
+
+clean:  ## remove what was built and written; the environment stays
+	rm -rf build dist out install log *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find timar_ros test scripts launch -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## remove the environment as well
+	rm -rf $(VENV) $(VENV).lock
