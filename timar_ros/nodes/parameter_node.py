@@ -1,0 +1,63 @@
+"""A node whose parameters come from a table."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+
+from timar_ros.errors import UserError
+from timar_ros.nodes.parameters import Parameter
+
+
+class ParameterNode(Node):
+    """Declares the parameters of its tables and refuses what they do not allow, with the reason.
+
+    A mixin: the class that it is mixed into is the rclpy node.
+    """
+
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = ()
+    phase: str
+
+    def changed(self, name: str, value: Any) -> None:
+        """A dynamic parameter has a new, checked value."""
+
+    def value(self, name: str) -> Any:
+        """A parameter's present value, in its table's type."""
+        return self._table[name].coerce(self.get_parameter(name).value)
+
+    def declare_table(self, table: tuple[Parameter, ...]) -> None:
+        """Declare every parameter of the table.
+
+        :raises UserError: when a value given at the start is refused.
+        """
+        self._table = {parameter.name: parameter for parameter in table}
+        for parameter in table:
+            try:
+                given = self.declare_parameter(parameter.name, parameter.default, parameter.descriptor()).value
+                reason = parameter.fault(given)
+            except Exception as error:  # noqa: BLE001 (rclpy has five exception types for what a user may write here)
+                reason = f"'{parameter.name}': {error}"
+            if reason is not None:
+                raise UserError(f"{self.get_name()}: parameter {reason}")
+        self.add_on_set_parameters_callback(self._check)
+        self.add_post_set_parameters_callback(self._notify)
+
+    def _check(self, given: list[Any]) -> SetParametersResult:
+        for item in given:
+            parameter = self._table.get(item.name)
+            if parameter is None:
+                continue
+            if not parameter.dynamic and self.phase != "unconfigured":
+                reason: str | None = f"'{item.name}' can change only while the node is unconfigured: clean it up first"
+            else:
+                reason = parameter.fault(item.value)
+            if reason is not None:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _notify(self, given: list[Any]) -> None:
+        for item in given:
+            if item.name in self._table and self.phase != "unconfigured":
+                self.changed(item.name, self.value(item.name))

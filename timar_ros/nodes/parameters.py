@@ -1,0 +1,116 @@
+"""A node's parameters as a table: one frozen row each gives declaration, range, validation with a reason, and text.
+
+The tables are data, so that `config/timar.yaml`, the documentation and the tests are held against them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+Value = bool | int | float | str | list[str] | list[float]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a node.
+
+    :param name: its name, as in ``config/timar.yaml``.
+    :param default: its default; the default's type is the parameter's type. An integer given for a float is taken.
+        An empty list of strings is written ``[""]``, since an empty list has no type in ROS.
+    :param description: what it does, with its unit.
+    :param minimum: lowest allowed number (each element's, for a list).
+    :param maximum: highest allowed number.
+    :param choices: allowed strings; empty allows any.
+    :param dynamic: may change at any time. Others may change only while the node is unconfigured.
+    :param read_only: fixed when the node starts.
+    :param check: gets a value of the right type and range, returns the reason why it is refused, or None.
+    """
+
+    name: str
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+    read_only: bool = False
+    check: Callable[[Any], str | None] | None = None
+
+    def coerce(self, value: Any) -> Any:
+        """The value as this parameter's type: integers become floats where floats are meant, a list a list."""
+        if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if (
+            isinstance(self.default, list)
+            and value is not None
+            and not isinstance(value, (str, bytes, bool, int, float))
+        ):
+            if all(isinstance(item, float) for item in self.default):
+                return [float(item) for item in value]
+            return list(value)
+        return value
+
+    def fault(self, value: Any) -> str | None:
+        """Why ``value`` is refused, in words for the user, or None when it is fine."""
+        value = self.coerce(value)
+        reason = self._type_fault(value) or self._range_fault(value)
+        if reason is None and self.check is not None:
+            reason = self.check(value)
+        return None if reason is None else f"'{self.name}' {reason}"
+
+    def _type_fault(self, value: Any) -> str | None:
+        if type(value) is not type(self.default):
+            return f"must be a {_type_name(self.default)}, not {value!r}"
+        if isinstance(self.default, list):
+            kind = type(self.default[0])
+            if any(type(item) is not kind for item in value):
+                return f"must be a list of {_type_name(self.default[0])}s, not {value!r}"
+        return None
+
+    def _range_fault(self, value: Any) -> str | None:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, float) and not math.isfinite(item):
+                return f"must be finite, not {item}"
+            if self.minimum is not None and item < self.minimum:
+                return f"must be at least {self.minimum:g}, not {item:g}"
+            if self.maximum is not None and item > self.maximum:
+                return f"must be at most {self.maximum:g}, not {item:g}"
+            if self.choices and item not in self.choices:
+                return f"must be one of {', '.join(map(repr, self.choices))}, not {item!r}"
+        return None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What ``ros2 param describe`` shows."""
+        made = ParameterDescriptor(name=self.name, description=self.description, read_only=self.read_only)
+        # Typed by `fault` instead, which takes 2 for 2.0: a static type refuses `-p speed:=2` before we are asked.
+        made.dynamic_typing = isinstance(self.default, (float, list))
+        if self.choices:
+            made.additional_constraints = "one of " + ", ".join(map(repr, self.choices))
+        elif not self.dynamic and not self.read_only:
+            made.additional_constraints = "changes only while the node is unconfigured"
+        if self.minimum is not None or self.maximum is not None:
+            if type(self.default) is int:
+                low = -(2**63) if self.minimum is None else int(self.minimum)
+                high = 2**63 - 1 if self.maximum is None else int(self.maximum)
+                made.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
+            elif isinstance(self.default, float):
+                low_f = -math.inf if self.minimum is None else float(self.minimum)
+                high_f = math.inf if self.maximum is None else float(self.maximum)
+                made.floating_point_range = [FloatingPointRange(from_value=low_f, to_value=high_f, step=0.0)]
+        return made
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, list):
+        return f"list of {_type_name(value[0])}s"
+    return {bool: "boolean", int: "integer", float: "number", str: "string"}[type(value)]
+
+
+def names(values: list[str]) -> list[str]:
+    """The entries of a list-of-strings parameter, without the placeholder for "empty"."""
+    return [value for value in values if value]

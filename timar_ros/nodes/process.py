@@ -1,0 +1,88 @@
+"""One node a process: start, spin until told to stop, end in order."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from timar_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from timar_ros.nodes.base import ManagedNode
+
+SUPERVISED = "TIMAR_SUPERVISOR_PID"
+"""Environment variable by which a supervisor's children know whose end is theirs too."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class _Stop:
+    """Set by the first SIGINT or SIGTERM; a second one interrupts whatever still runs."""
+
+    def __init__(self) -> None:
+        self.set = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.set:
+            raise KeyboardInterrupt
+        self.set = True
+
+
+def follow_supervisor() -> None:
+    """End with the supervisor that started this process, even if it is killed."""
+    parent = os.environ.get(SUPERVISED)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        raise SystemExit("the supervisor is gone")
+
+
+def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT or SIGTERM; returns the process's exit code.
+
+    The node is deactivated and cleaned up while ROS still works, so that last messages go out: rclpy's own signal
+    handler would shut the context down first. One SingleThreadedExecutor: the others of these releases collapse or burn
+    a core under this load.
+    """
+    # Worker threads run Python between kernels; at the default of 5 ms they would delay every callback by that much.
+    sys.setswitchinterval(5e-4)
+    stop = _Stop()
+    follow_supervisor()
+    try:
+        try:
+            rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
+        except Exception as error:  # what rcl says of wrong --ros-args or an unreadable parameter file, on many lines
+            raise UserError(f"cannot start: {' '.join(str(error).split())}") from error
+        node = node_class()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.set:
+            executor.spin_once(timeout_sec=0.2)
+        node.end()
+    except KeyboardInterrupt:
+        node.get_logger().warning("interrupted twice: ending at once")
+        return 130
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

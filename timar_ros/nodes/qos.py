@@ -1,0 +1,45 @@
+"""Quality of service by kind of stream. Each profile can be overridden by parameters ``qos_overrides.*``.
+
+Audio is reliable and deep enough for two seconds of 20 ms chunks (best effort with a depth of 5, as for sensors, loses
+audio silently). Commands are reliable because the controllers of ros2_controllers subscribe reliably.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability
+    )
+
+
+def audio() -> QoSProfile:
+    """Audio chunks: 100 of 20 ms are 2 s."""
+    return _reliable(100)
+
+
+def motion() -> QoSProfile:
+    """FLAME motion of the agent (one message a turn) and of trackers (25 a second)."""
+    return _reliable(50)
+
+
+def turns() -> QoSProfile:
+    """Turns, one a second."""
+    return _reliable(10)
+
+
+def latched() -> QoSProfile:
+    """What a late joiner must still get: the newest message only."""
+    return _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def commands() -> QoSProfile:
+    """Joint commands and joint states."""
+    return _reliable(10)
+
+
+def diagnostics() -> QoSProfile:
+    """``/diagnostics``, as the diagnostics package subscribes."""
+    return _reliable(10)
