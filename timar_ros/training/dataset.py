@@ -1,0 +1,156 @@
+"""Training batches: clips, augmented and masked, the same for a seed whatever the number of processes.
+
+Everything random about a clip is drawn from (seed, step, place in the batch), and what a batch shares from
+(seed, step). So a run continues bit for bit after a stop, and two processes see together what one would see alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from timar_ros.data.dualtalk import FRAME_RATE, SAMPLES_PER_FRAME, Clip, DualTalkFolder
+from timar_ros.errors import UserError
+from timar_ros.training.augment import augment, change_speed
+from timar_ros.training.config import TrainConfig
+from timar_ros.training.masks import draw_masks, mask_share
+
+Batch = dict[str, Tensor]
+# Independent streams of random numbers of one run.
+ORDER, SHARE, CLIP = 0, 1, 2
+
+
+class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
+    """Clips by (step, place, index): ``index`` says which clip, step and place seed all that is random about it."""
+
+    def __init__(
+        self, config: TrainConfig, turn_frames: int, diffusion_steps: int, skip: frozenset[str] = frozenset()
+    ) -> None:
+        data = config.data
+        self.config, self.turn_frames, self.diffusion_steps = config, turn_frames, diffusion_steps
+        self.frames = round(data.clip_seconds * FRAME_RATE)
+        if self.frames % turn_frames:
+            raise UserError(
+                f"data.clip_seconds {data.clip_seconds} is no whole number of turns of {turn_frames} frames"
+            )
+        self.folder = DualTalkFolder(data.path, data.split, skip=skip)
+        self.clips = self.folder.clips(data.clip_seconds)
+        if not self.clips:
+            raise UserError(f"{data.path}/{data.split}: no conversation is as long as a clip ({data.clip_seconds} s)")
+        self.last_start: dict[str, int] = {}
+        for clip in self.folder.clips(None):
+            self.last_start[clip.pair.name] = clip.frames
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Tensor | str]:
+        step, place, index = key
+        config = self.config
+        rng = np.random.default_rng([config.seed, CLIP, step, place])
+        share = mask_share(config.masks, np.random.default_rng([config.seed, SHARE, step]))
+        clip = self.clips[index]
+        wanted = self.frames
+        if config.augment.speed:
+            wanted = round(self.frames * (1 + rng.uniform(-config.augment.speed, config.augment.speed)))
+        available = self.last_start[clip.pair.name]
+        wanted = min(wanted, available)
+        start = clip.start
+        if config.data.random_starts:
+            start = int(rng.integers(0, available - wanted + 1))
+        start = min(start, available - wanted)
+        clip = Clip(clip.pair, clip.agent, start, wanted)
+        item = self.folder.load(clip)
+        speech = {"user": item["user_speech"], "agent": item["agent_speech"]}
+        motion = {"user": item["user_motion"], "agent": item["agent_motion"]}
+        if wanted != self.frames:
+            for role in speech:
+                speech[role], motion[role] = change_speed(speech[role], motion[role], self.frames)
+        speech["user"], speech["agent"] = augment(speech["user"], speech["agent"], config.augment, rng)
+        masks = draw_masks(self.frames, self.turn_frames, share, config.masks, rng)
+        for group in masks.untracked:
+            motion["user"][:, group] = np.nan
+        draws = config.optimiser.noise_draws
+        return {
+            "name": clip.name,
+            "user_speech": torch.from_numpy(speech["user"]),
+            "agent_speech": torch.from_numpy(speech["agent"]),
+            "user_motion": torch.from_numpy(np.ascontiguousarray(motion["user"])),
+            "agent_motion": torch.from_numpy(np.ascontiguousarray(motion["agent"])),
+            "agent_mask": torch.from_numpy(masks.agent),
+            "user_speech_drop": torch.from_numpy(masks.user_speech),
+            "user_motion_drop": torch.from_numpy(masks.user_motion),
+            "timesteps": torch.from_numpy(rng.integers(0, self.diffusion_steps, (draws, self.frames))),
+            "noise": torch.from_numpy(rng.standard_normal((draws, self.frames, 56), np.float32)),
+        }
+
+
+class StepSampler(Sampler[list[tuple[int, int, int]]]):
+    """Which clips make up each step: a fresh permutation every epoch, cut into steps across epochs' borders.
+
+    Gives this process's share of every step from ``first_step`` on, as lists of (step, place, index).
+    """
+
+    def __init__(
+        self,
+        clips: int,
+        batch_size: int,
+        micro_batch: int,
+        steps: int,
+        seed: int,
+        first_step: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        if batch_size % (world * micro_batch):
+            raise UserError(
+                f"optimiser.batch_size {batch_size} must be a multiple of processes x micro_batch = {world} x {micro_batch}"
+            )
+        self.clips, self.batch_size, self.micro_batch, self.steps = clips, batch_size, micro_batch, steps
+        self.seed, self.first_step, self.rank, self.world = seed, first_step, rank, world
+
+    def __len__(self) -> int:
+        return (self.steps - self.first_step) * self.batch_size // (self.world * self.micro_batch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        epoch, order = -1, np.empty(0, int)
+        for step in range(self.first_step, self.steps):
+            keys = []
+            for place in range(self.batch_size):
+                drawn = step * self.batch_size + place
+                if drawn // self.clips != epoch:
+                    epoch = drawn // self.clips
+                    order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.clips)
+                keys.append((step, place, int(order[drawn % self.clips])))
+            mine = keys[self.rank :: self.world]
+            for first in range(0, len(mine), self.micro_batch):
+                yield mine[first : first + self.micro_batch]
+
+
+def collate(samples: list[dict[str, Tensor | str]]) -> dict[str, Tensor | list[str]]:
+    """Stack samples; ``timesteps`` and ``noise`` get their draws first (``[draws, B, T]``), as the loss takes them."""
+    batch: dict[str, Tensor | list[str]] = {}
+    for key, value in samples[0].items():
+        if isinstance(value, str):
+            batch[key] = [str(sample[key]) for sample in samples]
+            continue
+        stacked = torch.stack([torch.as_tensor(sample[key]) for sample in samples])
+        batch[key] = stacked.transpose(0, 1).contiguous() if key in ("timesteps", "noise") else stacked
+    return batch
+
+
+def motion_statistics(folder: DualTalkFolder, clips: list[Clip]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every motion column over the agents' frames of ``clips``, each ``[56]``."""
+    frames = np.concatenate([folder.load(clip)["agent_motion"] for clip in clips])
+    if not np.isfinite(frames).all():
+        raise UserError(f"{clips[0].pair.folder}: motion holds NaN or infinity; timar data check lists the files")
+    return frames.mean(0), np.maximum(frames.std(0), 1e-4)
+
+
+def samples_of(frames: int) -> int:
+    """Speech samples under ``frames`` motion frames."""
+    return frames * SAMPLES_PER_FRAME

@@ -1,0 +1,51 @@
+"""What is hidden from the model in training, drawn per clip so that the draw does not depend on the process it lands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import truncnorm
+
+from timar_ros.training.config import MaskConfig
+
+# Columns of a motion frame that a tracker gives or lacks together: expression, jaw, head pose.
+GROUPS = (slice(0, 50), slice(50, 53), slice(53, 56))
+
+
+def mask_share(options: MaskConfig, rng: np.random.Generator) -> float:
+    """The share of agent frames that one batch masks: a truncated normal (paper), or all of them."""
+    if rng.random() < options.full_share:
+        return 1.0
+    low, high = ((edge - options.mean) / options.deviation for edge in (options.minimum, 1.0))
+    return float(truncnorm.rvs(low, high, loc=options.mean, scale=options.deviation, random_state=rng))
+
+
+@dataclass(frozen=True)
+class ClipMasks:
+    """What one clip of T frames hides."""
+
+    agent: NDArray[np.bool_]
+    """Agent frames to predict, ``[T]``."""
+    user_speech: NDArray[np.bool_]
+    """User speech tokens that become ``fake_latent``, ``[T]``."""
+    user_motion: NDArray[np.bool_]
+    """User motion tokens that become ``fake_latent``, ``[T]``."""
+    untracked: tuple[slice, ...]
+    """Column groups of the user's motion that count as not tracked."""
+
+
+def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig, rng: np.random.Generator) -> ClipMasks:
+    """Draw a clip's masks; ``share`` is the batch's (:func:`mask_share`), the masked count is rounded up."""
+    agent = np.zeros(frames, bool)
+    agent[rng.permutation(frames)[: int(np.ceil(share * frames))]] = True
+    speech, motion = rng.random((2, frames)) < options.token_drop
+    turns = np.repeat(rng.random(-(-frames // turn_frames)) < options.turn_drop, turn_frames)[:frames]
+    untracked: tuple[slice, ...] = ()
+    if rng.random() < options.tracker_drop:
+        motion = np.ones(frames, bool)
+    elif rng.random() < options.group_drop:
+        lost = rng.permutation(3)[: rng.integers(1, 3)]
+        untracked = tuple(GROUPS[i] for i in lost)
+    return ClipMasks(agent, speech | turns, motion | turns, untracked)
