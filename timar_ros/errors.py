@@ -10,7 +10,7 @@ class UserError(Exception):
     """Bad input or a bad environment. The message says what was wrong, where, and what to do, in one line."""
 
 
-class MissingDependency(UserError):
+class MissingDependencyError(UserError):
     """An optional library is not installed; the message says how to install it."""
 
 
@@ -20,10 +20,10 @@ def require(module: str, install: str, purpose: str) -> ModuleType:
     :param module: the module's import name, such as ``"torch"``.
     :param install: what the user is to run, such as ``"pip install 'torch>=2.4'"``.
     :param purpose: what it is needed for, as a noun phrase.
-    :raises MissingDependency: when the module, or one that it needs, is not there.
+    :raises MissingDependencyError: when the module, or one that it needs, is not there.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         missing = error.name or module
-        raise MissingDependency(f"{purpose} needs the Python package '{missing}': {install}") from error
+        raise MissingDependencyError(f"{purpose} needs the Python package '{missing}': {install}") from error

@@ -29,9 +29,16 @@ def run(args: argparse.Namespace) -> int:
 
         found = devices()
         if not found:
-            raise UserError("PortAudio sees no sound device here; check the sound server ('pactl info') or plug one in")
+            raise UserError("PortAudio sees no sound device; check the sound server ('pactl info') or plug one in")
         rows = [
-            (f"{d.index}: {d.name}", d.host_api, d.input_channels, d.output_channels, round(d.default_rate), _default(d))
+            (
+                f"{d.index}: {d.name}",
+                d.host_api,
+                d.input_channels,
+                d.output_channels,
+                f"{d.default_rate:.0f}",
+                _default(d),
+            )
             for d in found
         ]
         console.print(table("Sound devices", ("device", "host API", "inputs", "outputs", "rate [Hz]", "default"), rows))
@@ -97,6 +104,8 @@ def _tone(name: str, seconds: float) -> None:
     fade = np.minimum(1.0, np.minimum(np.arange(len(samples)), np.arange(len(samples))[::-1]) / (0.01 * rate))
     speaker = Speaker(timeline, name, report=print)
     try:
+        if not speaker.ready.wait(10.0):
+            raise UserError(f"loudspeaker {name!r} opened but asked for no samples in 10 s; is it suspended?")
         timeline.add(time.time_ns() + 300_000_000, (samples * fade).astype(np.float32))
         time.sleep(seconds + 0.6)  # the tone's own length: there is nothing to wait for but the air
     finally:

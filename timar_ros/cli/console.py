@@ -13,7 +13,7 @@ stderr = Console(highlight=False, stderr=True)
 
 
 def progress() -> Progress:
-    """A progress display for long work: ``with progress() as bar: task = bar.add_task("turns", total=n)``."""
+    """A display of long work with bar, count, time and ETA; use it in a `with` statement and add tasks to it."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

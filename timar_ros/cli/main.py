@@ -34,7 +34,10 @@ def build_parser() -> argparse.ArgumentParser:
     for name in subcommands():
         module = importlib.import_module(f"timar_ros.cli.{name}")
         sub = parsers.add_parser(
-            name, help=module.SUMMARY, description=module.SUMMARY, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)

@@ -67,7 +67,7 @@ class Microphone:
         block_seconds: float = 0.02,
         stall_seconds: float = 1.0,
         clock: Callable[[], int] = time.time_ns,
-        report: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = print,
     ) -> None:
         self.device = device
         self.counters = CaptureCounters()
@@ -80,7 +80,7 @@ class Microphone:
         self._blocks: queue.Queue[Block] = queue.Queue(maxsize=max(2, int(10 / block_seconds)))
         self._stream: Any = None
         self._stream_id = 0
-        self._last_callback = 0.0
+        self._last_callback = self._opened = 0.0
         self._closing = threading.Event()
         self._open()
         self._watcher = threading.Thread(target=self._watch, name="microphone", daemon=True)
@@ -109,9 +109,10 @@ class Microphone:
         for channels in attempts:
             try:
                 self._start(sd, found.index, rate, channels)
-                return
             except sd.PortAudioError as reason:
                 error = reason
+            else:
+                return
         raise UserError(
             f"microphone '{found.name}' does not open with {rate} Hz and {attempts[-1]} channels ({error}); "
             "give another rate or device ('timar audio devices')"
@@ -138,12 +139,14 @@ class Microphone:
                     self.counters.lost_samples += missing
             block = Block(clock.update(position, seen), stream_id, position, rate, data.copy())
             position += frames
+            if not clock.settled:  # half a second of silence at the start is better than a wrong time for ever
+                return
             try:
                 self._blocks.put_nowait(block)
             except queue.Full:
                 self.counters.dropped_blocks += 1
 
-        self._last_callback = time.monotonic() + START_SECONDS
+        self._last_callback = self._opened = time.monotonic()
         stream = sd.InputStream(
             device=index,
             channels=channels,
@@ -162,13 +165,13 @@ class Microphone:
             try:
                 stream.abort(ignore_errors=True)
                 stream.close(ignore_errors=True)
-            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
+            except Exception as error:  # noqa: BLE001 - a driver whose device is gone may fail in any way; it must not end us
                 self._report(f"microphone: closing failed: {error}")
 
     def _watch(self) -> None:
         while not self._closing.wait(0.1):
-            gone = self._stream is None or not self._stream.active
-            if not gone and time.monotonic() - self._last_callback < self._stall:
+            heard = max(self._last_callback, self._opened + START_SECONDS)
+            if self._stream is not None and self._stream.active and time.monotonic() - heard < self._stall:
                 continue
             if self._stream is not None:
                 self._report(f"microphone {self.device or '(default)'} is gone; trying to reopen it")
@@ -176,7 +179,7 @@ class Microphone:
             try:
                 refresh()
                 self._open()
-            except Exception:  # not there yet; the next round tries again
+            except Exception:  # noqa: BLE001 - not there yet; the next round tries again
                 self._closing.wait(0.5)
             else:
                 self.counters.reopened += 1

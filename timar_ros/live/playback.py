@@ -117,7 +117,7 @@ class Follower:
         self.timeline = timeline
         self.rate = rate
         self.counters = PlaybackCounters()
-        self._make = lambda: samplerate.Resampler("sinc_fastest", channels=1)
+        self._make: Callable[[], Any] = lambda: samplerate.Resampler("sinc_fastest", channels=1)
         self._resampler = self._make()
         self._playhead_ns: float | None = None  # stamp of the next sample to be taken off the timeline
         self._ready = np.zeros(0, np.float32)  # resampled, not yet handed out
@@ -184,6 +184,8 @@ class Speaker:
     :param rate: the rate to open the device with [Hz]; 0 takes the device's own.
     :param report: told in one line what happens to the device.
     :raises UserError: when the device cannot be opened at the start.
+
+    ``ready`` is set once the device's clock is known; what is stamped earlier is not heard.
     """
 
     def __init__(
@@ -193,16 +195,17 @@ class Speaker:
         *,
         clock: Callable[[], int] = time.time_ns,
         rate: int = 0,
-        report: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = print,
     ) -> None:
         self.timeline = timeline
         self.device = device
         self.latency_s = 0.0
+        self.ready = threading.Event()
         self._clock = clock
         self._rate = rate
         self._report = report
         self._stream: Any = None
-        self._last_callback = 0.0
+        self._last_callback = self._opened = 0.0
         self._closing = threading.Event()
         self.counters = PlaybackCounters()
         self._open()
@@ -235,7 +238,9 @@ class Speaker:
                 self.counters.underflows += 1
             heard = clock.update(position, self._clock() + round(ahead * 1e9))
             position += frames
-            out[:] = follower.block(frames, heard)[:, None]
+            if clock.settled:
+                self.ready.set()
+            out[:] = follower.block(frames, heard)[:, None] if clock.settled else 0.0
 
         try:
             stream = sd.OutputStream(
@@ -246,7 +251,7 @@ class Speaker:
                 latency="low",
                 callback=wanted,
             )
-            self._last_callback = time.monotonic() + START_SECONDS
+            self._last_callback = self._opened = time.monotonic()
             stream.start()
         except sd.PortAudioError as error:
             raise UserError(
@@ -262,12 +267,13 @@ class Speaker:
             try:
                 stream.abort(ignore_errors=True)
                 stream.close(ignore_errors=True)
-            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
+            except Exception as error:  # noqa: BLE001 - a driver whose device is gone may fail in any way; it must not end us
                 self._report(f"loudspeaker: closing failed: {error}")
 
     def _watch(self) -> None:
         while not self._closing.wait(0.1):
-            if self._stream is not None and self._stream.active and time.monotonic() - self._last_callback < 1.0:
+            heard = max(self._last_callback, self._opened + START_SECONDS)
+            if self._stream is not None and self._stream.active and time.monotonic() - heard < 1.0:
                 continue
             if self._stream is not None:
                 self._report(f"loudspeaker {self.device or '(default)'} is gone; trying to reopen it")
@@ -275,7 +281,7 @@ class Speaker:
             try:
                 refresh()
                 self._open()
-            except Exception:  # not there yet; the next round tries again
+            except Exception:  # noqa: BLE001 - not there yet; the next round tries again
                 self._closing.wait(0.5)
             else:
                 self.counters.reopened += 1

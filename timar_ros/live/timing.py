@@ -15,12 +15,20 @@ class SampleClock:
     :param rate: the nominal sample rate [Hz].
     :param bandwidth: the loop's bandwidth [Hz]; lower is smoother and slower to follow.
     :param reset_after: a reading that is further than this from the prediction [s] starts the loop anew.
+    :param settle_within: a device that just woke reports nonsense for a while: until fifteen readings in a row lie this
+        close to the prediction [s] (or two seconds went by), every other reading starts the loop anew.
     """
 
-    def __init__(self, rate: float, *, bandwidth: float = 0.1, reset_after: float = 0.25) -> None:
+    def __init__(
+        self, rate: float, *, bandwidth: float = 0.1, reset_after: float = 0.25, settle_within: float = 0.003
+    ) -> None:
         self.nominal_rate = float(rate)
         self.bandwidth = bandwidth
         self.reset_after = reset_after
+        self.settle_within = settle_within
+        self.settled = False
+        self._steady = 0
+        self._heard = 0.0
         self.resets = -1  # the first reading is a start, not a reset
         self._period = 1e9 / self.nominal_rate
         self._index = 0
@@ -34,10 +42,15 @@ class SampleClock:
         return 1e9 / self._period
 
     def update(self, index: int, time_ns: int) -> int:
-        """Tell the loop that sample ``index`` was seen at ``time_ns``; returns the filtered time of that sample [ns]."""
+        """Tell the loop that sample ``index`` was seen at ``time_ns``; returns its filtered time [ns]."""
         count = index - self._index
         error = time_ns - self.time_of(index)
-        if not self._running or count < 0 or abs(error) > self.reset_after * 1e9:
+        if not self.settled and self._running and count > 0:
+            self._heard += count / self.nominal_rate
+            self._steady = self._steady + 1 if abs(error) < self.settle_within * 1e9 else 0
+            self.settled = self._steady >= 15 or self._heard >= 2.0
+        limit = self.reset_after if self.settled else self.settle_within
+        if not self._running or count < 0 or abs(error) > limit * 1e9:
             self.resets += 1
             self._running = True
             self._index, self._time, self._age = index, float(time_ns), 0.0
