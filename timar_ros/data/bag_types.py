@@ -12,6 +12,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from timar_ros.errors import UserError
+from timar_ros.resources import share
 
 OURS = ("AudioChunk", "FlameMotion", "StreamInfo", "Turn")
 
@@ -25,9 +26,9 @@ def share_folders() -> list[Path]:
 def definition_text(msgtype: str) -> str | None:
     """Text of ``package/msg/Name`` from this package's own checkout or an installed share folder; None if not found."""
     package, _, name = msgtype.split("/")
-    # Our own texts lie beside the sources in a checkout; that copy wins, for it is what the code was written for.
-    own = [Path(__file__).resolve().parents[2] / "msg"] if package == "timar_ros" else []
-    for folder in (*own, *(share / package / "msg" for share in share_folders())):
+    # Our own texts come with the package; they win, for they are what the code was written for.
+    own = [share("msg")] if package == "timar_ros" else []
+    for folder in (*own, *(prefix / package / "msg" for prefix in share_folders())):
         path = folder / f"{name}.msg"
         if path.is_file():
             return path.read_text(encoding="utf-8")

@@ -12,11 +12,18 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.interfaces import (
+    Connection,
+    MessageDefinitionFormat,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.interfaces import Qos as BagQos
-from rosbags.interfaces import QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.serde import SerdeError
@@ -26,6 +33,9 @@ from rosbags.typesys.store import Typestore
 from timar_ros.data.bag_salvage import SalvageReader
 from timar_ros.data.bag_types import new_typestore, register, typestore
 from timar_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Topics of this package, relative to the namespace, and their types: what a bag of ours is expected to hold.
 TOPICS: Mapping[str, str] = {
@@ -145,8 +155,7 @@ class BagWriter:
         """Write a serialized message with its time of arrival [ns]."""
         self._writer.write(self._connections[topic], stamp_ns, cdr)
         self.counts[topic] += 1
-        if time.monotonic() - self._flushed > self.flush_seconds:
-            self.flush()
+        self.flush_if_due()
 
     def write(self, topic: str, stamp_ns: int, message: Any) -> None:
         """Serialize and write a message object of :attr:`types`."""
@@ -160,6 +169,11 @@ class BagWriter:
     def note(self, key: str, value: str) -> None:
         """Put a line into the ``custom_data`` of the bag's metadata (written when the bag is closed)."""
         self._writer.set_custom_data(key, value)
+
+    def flush_if_due(self) -> None:
+        """Flush when ``flush_seconds`` have passed since the last time; to be called now and then when idle."""
+        if time.monotonic() - self._flushed > self.flush_seconds:
+            self.flush()
 
     def flush(self) -> None:
         """Bring what was written so far to the disk as a whole chunk (MCAP) or transaction (sqlite3)."""
@@ -178,7 +192,7 @@ class BagWriter:
             self._open = False
             self._writer.close()
 
-    def __enter__(self) -> BagWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -335,7 +349,7 @@ class BagReader:
             if isinstance(self._reader, SalvageReader) or self._reader.is_open:
                 self._reader.close()
 
-    def __enter__(self) -> BagReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,107 @@
+"""`timar record`: write a running graph into a bag until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from timar_ros.data.bag_recorder import RecordingSummary
+
+SUMMARY = "record all topics of the running graph into a bag (MCAP), until Ctrl-C"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("out", metavar="OUT", help="folder of the bag; it must not exist yet")
+    parser.add_argument("--topics", nargs="+", metavar="TOPIC", default=[], help="record only these (default: all)")
+    parser.add_argument(
+        "--exclude", nargs="*", metavar="TOPIC", default=["/rosout", "/parameter_events"], help="leave these out"
+    )
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="kind of bag")
+    parser.add_argument("--compress", action="store_true", help="compress with zstd")
+    parser.add_argument("--cache", type=int, default=100, metavar="MB", help="memory that may wait for the disk")
+    parser.add_argument("--qos", metavar="YAML", default="", help="QoS by topic, as `ros2 bag` takes it")
+    parser.add_argument("--namespace", default="", help="namespace of the graph's relative topics")
+    parser.add_argument("--duration", type=float, metavar="S", help="end after so many seconds (default: until Ctrl-C)")
+    parser.add_argument("--use-sim-time", action="store_true", help="stamp messages by /clock")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the recorder node in this process; Ctrl-C ends it in order and prints what was recorded and lost."""
+    from timar_ros.errors import require
+
+    require("rclpy", "see docs/installation.md", "timar record")
+
+    import signal
+    import time
+
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.parameter import Parameter
+    from rclpy.signals import SignalHandlerOptions
+
+    from timar_ros.cli.console import console, table
+    from timar_ros.errors import UserError
+    from timar_ros.nodes.recorder import Recorder, describe
+
+    stop = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal stop
+        if stop:
+            raise KeyboardInterrupt
+        stop = True
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        values = {
+            "path": args.out,
+            "storage": args.storage,
+            "compress": args.compress,
+            "cache_megabytes": args.cache,
+            "topics": args.topics or [""],
+            "exclude": args.exclude or [""],
+            "qos_profiles": args.qos,
+            "use_sim_time": args.use_sim_time,
+        }
+        node = Recorder(
+            namespace=args.namespace,
+            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+        )
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            node.trigger_configure()
+            if node.fault is None:
+                node.trigger_activate()
+            if node.fault is not None:
+                raise UserError(node.fault)
+            console.print(f"recording into {args.out}; Ctrl-C ends it")
+            ends = time.monotonic() + args.duration if args.duration is not None else float("inf")
+            while not stop and time.monotonic() < ends:
+                executor.spin_once(timeout_sec=0.1)
+            node.end()
+            if node.fault is not None:
+                raise UserError(node.fault)
+        finally:
+            executor.shutdown()
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    assert node.summary is not None
+    summary = node.summary
+    rows = [(topic, count, _lost(summary, topic)) for topic, count in sorted(summary.messages.items())]
+    console.print(table("recorded", ("topic", "messages", "lost"), rows))
+    for line in describe(summary):
+        console.print(line)
+    return 0
+
+
+def _lost(summary: RecordingSummary, topic: str) -> str:
+    """What a topic lacks, in words."""
+    kinds = (("samples", summary.lost_samples), ("turns", summary.lost_turns), ("messages", summary.lost_messages))
+    return ", ".join(f"{by_topic[topic]} {unit}" for unit, by_topic in kinds if topic in by_topic)

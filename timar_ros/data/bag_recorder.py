@@ -1,0 +1,192 @@
+"""Recording a running system into a bag: a cache, a thread that writes, and an account of what was lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import threading
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+from rosbags.interfaces import Qos as BagQos
+from rosbags.serde import SerdeError
+
+from timar_ros.data.bag_types import typestore
+from timar_ros.data.bags import BagWriter
+from timar_ros.errors import UserError
+
+
+class LossCounter:
+    """Finds what never came, from the counts that our messages carry."""
+
+    def __init__(self) -> None:
+        self.samples: Counter[str] = Counter()
+        """Audio samples (per channel) missing between chunks, by topic."""
+        self.turns: Counter[str] = Counter()
+        """Turn numbers that were skipped, by topic (a turn that inference dropped shows up here, too)."""
+        self._next_sample: dict[tuple[str, int], int] = {}
+        self._next_turn: dict[str, int] = {}
+
+    def watch(self, topic: str, msgtype: str, cdr: bytes) -> None:
+        """Look at a message of any type; those without a count are passed over."""
+        if msgtype == "timar_ros/msg/AudioChunk":
+            message: Any = typestore().deserialize_cdr(cdr, msgtype)
+            key, index = (topic, int(message.stream_id)), int(message.sample_index)
+            expected = self._next_sample.get(key, index)
+            self.samples[topic] += max(0, index - expected)
+            self._next_sample[key] = max(expected, index + len(message.data) // max(1, int(message.channels)))
+        elif msgtype == "timar_ros/msg/Turn":
+            self._turn(topic, int(typestore().deserialize_cdr(cdr, msgtype).number))
+        elif msgtype == "timar_ros/msg/FlameMotion":
+            # A tracker's frames belong to no turn: always 0, so no gap is ever seen.
+            self._turn(topic, int(typestore().deserialize_cdr(cdr, msgtype).turn))
+
+    def _turn(self, topic: str, number: int) -> None:
+        expected = self._next_turn.get(topic, number)
+        self.turns[topic] += max(0, number - expected)
+        # A count that starts anew (the nodes were reset) is no loss.
+        self._next_turn[topic] = number + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingSummary:
+    """What a recording holds and what it lacks."""
+
+    path: Path
+    messages: dict[str, int]
+    seconds: float
+    lost_samples: dict[str, int]
+    lost_turns: dict[str, int]
+    lost_messages: dict[str, int]
+    overflowed: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing at all is known to be missing."""
+        return not (self.lost_samples or self.lost_turns or self.lost_messages or self.overflowed)
+
+
+class BagRecorder:
+    """Takes messages from any thread and writes them in one of its own, so that a slow disk stalls no callback.
+
+    :param cache_bytes: how much may wait to be written; what comes on top of that is dropped and counted.
+    :raises UserError: when the bag cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        storage: Literal["mcap", "sqlite3"] = "mcap",
+        compress: bool = False,
+        cache_bytes: int = 100_000_000,
+    ) -> None:
+        self.losses = LossCounter()
+        self.lost_messages: Counter[str] = Counter()
+        """Messages that the middleware reported as lost, by topic."""
+        self.overflowed = 0
+        self.received = 0
+        self._bag = BagWriter(path, storage=storage, compress=compress, flush_seconds=0.9)
+        self._types: dict[str, str] = {}
+        self._cache_bytes = cache_bytes
+        self._waiting = 0
+        self._first_ns = 2**63 - 1
+        self._last_ns = 0
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[tuple[str, int, bytes] | tuple[str, Collection[BagQos] | None] | None] = (
+            queue.SimpleQueue()
+        )
+        self._failure: Exception | None = None
+        self._summary: RecordingSummary | None = None
+        self._thread = threading.Thread(target=self._write, name="bag writer", daemon=True)
+        self._thread.start()
+
+    def add_topic(self, topic: str, msgtype: str, qos: Collection[BagQos] | None = None) -> None:
+        """Announce a topic; to be called before its first message."""
+        if topic not in self._types:
+            self._types[topic] = msgtype
+            self._queue.put((topic, qos))
+
+    def knows(self, topic: str) -> bool:
+        """Whether the topic was announced."""
+        return topic in self._types
+
+    def push(self, topic: str, stamp_ns: int, cdr: bytes) -> bool:
+        """Hand over a message with its time of arrival [ns]; False when the cache is full and it was dropped."""
+        with self._lock:
+            self.received += 1
+            if self._waiting + len(cdr) > self._cache_bytes:
+                self.overflowed += 1
+                return False
+            self._waiting += len(cdr)
+        self._queue.put((topic, stamp_ns, cdr))
+        return True
+
+    @property
+    def failure(self) -> Exception | None:
+        """What made the writer stop (a full disk); None while all is well."""
+        return self._failure
+
+    def stop(self) -> RecordingSummary:
+        """Write what waits, close the bag, and tell what is in it. A second call returns the same.
+
+        :raises UserError: when writing failed.
+        """
+        if self._summary is None:
+            self._queue.put(None)
+            self._thread.join()
+            if self._failure is not None:
+                raise UserError(f"writing the bag {self._bag.path} failed: {self._failure}") from self._failure
+            self._summary = self._account()
+        return self._summary
+
+    def _write(self) -> None:
+        try:
+            while True:
+                try:
+                    item = self._queue.get(timeout=0.3)
+                except queue.Empty:
+                    self._bag.flush_if_due()
+                    continue
+                if item is None:
+                    break
+                if len(item) == 2:
+                    self._bag.add_topic(item[0], self._types[item[0]], item[1])
+                else:
+                    self._store(*item)
+            self._note()
+            self._bag.close()
+        except Exception as error:  # noqa: BLE001 - handed to the caller of stop(); this thread has no other voice
+            self._failure = error
+
+    def _store(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
+        with self._lock:
+            self._waiting -= len(cdr)
+        self._bag.write_raw(topic, stamp_ns, cdr)
+        self._first_ns = min(self._first_ns, stamp_ns)
+        self._last_ns = max(self._last_ns, stamp_ns)
+        try:
+            self.losses.watch(topic, self._types[topic], cdr)
+        except (SerdeError, ValueError):
+            # A message of an older definition: it is kept as it came; only its count cannot be read.
+            self.losses.samples[topic] += 0
+
+    def _account(self) -> RecordingSummary:
+        return RecordingSummary(
+            path=self._bag.path,
+            messages=dict(self._bag.counts),
+            seconds=max(0, self._last_ns - self._first_ns) * 1e-9,
+            lost_samples={k: v for k, v in self.losses.samples.items() if v},
+            lost_turns={k: v for k, v in self.losses.turns.items() if v},
+            lost_messages={k: v for k, v in self.lost_messages.items() if v},
+            overflowed=self.overflowed,
+        )
+
+    def _note(self) -> None:
+        """The losses go into the bag's metadata, so that they survive in it."""
+        account = dataclasses.asdict(self._account())
+        for key in ("lost_samples", "lost_turns", "lost_messages", "overflowed"):
+            self._bag.note(f"timar_{key}", json.dumps(account[key]))

@@ -1,0 +1,274 @@
+"""Node `recorder`: writes every topic of the graph into a bag, as the bytes that came, and accounts for losses."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import Qos as BagQos
+
+from timar_ros.data.bag_recorder import BagRecorder, RecordingSummary
+from timar_ros.data.bags import TOPICS, bag_qos, is_latched
+from timar_ros.errors import UserError
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.parameters import names
+from timar_ros.resources import share
+
+DEPTH = 1000
+"""Messages a subscription may hold: 20 s of 20 ms chunks."""
+
+
+class Recorder(ManagedNode):
+    """Records from activation to deactivation; topics that appear meanwhile are taken up as they come."""
+
+    PARAMETERS = (
+        Parameter("path", "", "folder of the bag to write; it must not exist yet"),
+        Parameter("storage", "mcap", "kind of bag", choices=("mcap", "sqlite3")),
+        Parameter("compress", False, "compress with zstd (chunks for mcap, messages for sqlite3)"),
+        Parameter("cache_megabytes", 100, "how much may wait for the disk before messages are dropped", 1, 100_000),
+        Parameter("topics", [""], "names of the only topics to record; none: all of the graph"),
+        Parameter("exclude", ["/rosout", "/parameter_events"], "names of topics to leave out"),
+        Parameter(
+            "qos_profiles", "", "YAML file of QoS by topic, as ros2 bag takes it; none: config/recording_qos.yaml"
+        ),
+        Parameter("discovery_period", 0.25, "seconds between two looks for new topics", 0.05, 60.0),
+    )
+
+    recorder: BagRecorder | None = None
+    summary: RecordingSummary | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("recorder", **options)
+
+    def configure(self) -> None:
+        """Subscribe to what is known beforehand, so that nothing is missed to discovery."""
+        if not self.value("path"):
+            raise UserError("parameter 'path' is empty: name the folder of the bag to write")
+        if Path(self.value("path")).exists():
+            raise UserError(f"{self.value('path')} exists already: choose another path")
+        self._only = {self.resolve_topic_name(name) for name in names(self.value("topics"))}
+        self._exclude = {self.resolve_topic_name(name) for name in names(self.value("exclude"))}
+        self._overrides = _read_profiles(self.value("qos_profiles"))
+        self._subscriptions_by_topic: dict[str, tuple[Any, QoSProfile, str]] = {}
+        self._early: list[tuple[str, bytes]] = []
+        self._unknown: set[str] = set()
+        self.summary = None
+        for name, msgtype in TOPICS.items():
+            topic = self.resolve_topic_name(name)
+            if self._wanted(topic):
+                self._take_up(topic, msgtype, self._overrides.get(topic) or _profile(latched=is_latched(topic)))
+        timer = self.create_timer(float(self.value("discovery_period")), self._discover)
+        self._scope.append(self._drop_subscriptions)
+        self._scope.append(lambda: self.destroy_timer(timer))
+        self._discover()
+
+    def activate(self) -> None:
+        """Open the bag; what is latched has come already and goes in first."""
+        self.recorder = BagRecorder(
+            self.value("path"),
+            storage=self.value("storage"),
+            compress=self.value("compress"),
+            cache_bytes=self.value("cache_megabytes") * 1_000_000,
+        )
+        early, self._early = self._early, []
+        for topic, data in early:
+            self._store(topic, data)
+
+    def deactivate(self) -> None:
+        """Close the bag and say what is in it."""
+        if self.recorder is None:
+            return
+        self._drain()
+        recorder, self.recorder = self.recorder, None
+        self.summary = recorder.stop()
+        for line in describe(self.summary):
+            self.get_logger().info(line)
+
+    def cleanup(self) -> None:
+        """Forget what was held back."""
+        self._early = []
+
+    def diagnose(self) -> Diagnosis:
+        """How much was written, what waits, what is missing."""
+        if self.recorder is None:
+            return OK, "not recording", {}
+        losses = self.recorder.losses
+        rows = {
+            "messages": str(self.recorder.received),
+            "dropped for a full cache": str(self.recorder.overflowed),
+            "lost audio samples": str(sum(losses.samples.values())),
+            "lost turns": str(sum(losses.turns.values())),
+            "lost messages": str(sum(self.recorder.lost_messages.values())),
+        }
+        if self.recorder.failure is not None:
+            return ERROR, f"writing failed: {self.recorder.failure}", rows
+        if self.recorder.overflowed:
+            return WARN, "the disk is too slow: messages are dropped", rows
+        return OK, "recording", rows
+
+    def _wanted(self, topic: str) -> bool:
+        hidden = any(part.startswith("_") for part in topic.split("/"))
+        return topic not in self._exclude and (topic in self._only if self._only else not hidden)
+
+    def _discover(self) -> None:
+        for topic, types in self.get_topic_names_and_types():
+            if not self._wanted(topic) or topic in self._unknown:
+                continue
+            if topic not in self._overrides:
+                publishers = self.get_publishers_info_by_topic(topic)
+                if not publishers:
+                    continue
+                self._take_up(topic, types[0], _adapted([p.qos_profile for p in publishers]))
+            else:
+                self._take_up(topic, types[0], self._overrides[topic])
+
+    def _take_up(self, topic: str, msgtype: str, profile: QoSProfile) -> None:
+        """Subscribe, or subscribe anew where the publishers offer less than we asked for."""
+        held = self._subscriptions_by_topic.get(topic)
+        if held is not None:
+            if (held[1].reliability, held[1].durability) == (profile.reliability, profile.durability):
+                return
+            self.destroy_subscription(held[0])
+        message_type = _import_type(msgtype)
+        if message_type is None:
+            self._unknown.add(topic)
+            self.get_logger().warning(f"{topic} is not recorded: its type {msgtype} is not installed here")
+            return
+
+        def lost(event: Any) -> None:
+            if self.recorder is not None:
+                self.recorder.lost_messages[topic] += event.total_count_change
+
+        def take(data: bytes) -> None:
+            self._store(topic, data)
+
+        try:
+            made = self.create_subscription(
+                message_type,
+                topic,
+                take,
+                profile,
+                raw=True,
+                event_callbacks=SubscriptionEventCallbacks(message_lost=lost),
+            )
+        except UnsupportedEventTypeError:
+            made = self.create_subscription(message_type, topic, take, profile, raw=True)
+        self._subscriptions_by_topic[topic] = (made, profile, msgtype)
+
+    def _store(self, topic: str, data: bytes) -> None:
+        now = self.now_ns()
+        # Before activation only what is latched is kept; a simulated clock stands at 0 until its first tick.
+        if self.recorder is None or now == 0:
+            if is_latched(topic) or (now == 0 and self.recorder is not None):
+                self._early.append((topic, data))
+            return
+        if self._early:
+            early, self._early = self._early, []
+            for earlier, message in early:
+                self._push(earlier, now, message)
+        self._push(topic, now, data)
+
+    def _push(self, topic: str, now: int, data: bytes) -> None:
+        assert self.recorder is not None
+        msgtype = self._subscriptions_by_topic[topic][2]
+        if not self.recorder.knows(topic):
+            offered = [_to_bag(p.qos_profile) for p in self.get_publishers_info_by_topic(topic)]
+            self.recorder.add_topic(topic, msgtype, offered[:1] or [bag_qos(latched=is_latched(topic), depth=100)])
+        self.recorder.push(topic, now, data)
+
+    def _drain(self) -> None:
+        """Take what has arrived already: a transition runs on the executor's thread, which takes nothing meanwhile."""
+        for topic, (subscription, _, _) in list(self._subscriptions_by_topic.items()):
+            for _ in range(DEPTH):
+                taken = subscription.handle.take_message(subscription.msg_type, True)
+                if taken is None:
+                    break
+                self._store(topic, taken[0])
+
+    def _drop_subscriptions(self) -> None:
+        for subscription, _, _ in self._subscriptions_by_topic.values():
+            self.destroy_subscription(subscription)
+        self._subscriptions_by_topic.clear()
+
+
+def describe(summary: RecordingSummary) -> list[str]:
+    """What a finished recording holds and lacks, in lines for a log."""
+    count = sum(summary.messages.values())
+    lines = [f"{summary.path}: {count} messages on {len(summary.messages)} topics, {summary.seconds:.1f} s"]
+    for what, by_topic in (
+        ("audio samples lost", summary.lost_samples),
+        ("turns skipped", summary.lost_turns),
+        ("messages lost by the middleware", summary.lost_messages),
+    ):
+        lines += [f"{topic}: {number} {what}" for topic, number in by_topic.items()]
+    if summary.overflowed:
+        lines.append(f"{summary.overflowed} messages dropped: the disk was too slow for the cache")
+    return lines if len(lines) > 1 else [f"{lines[0]}, nothing lost"]
+
+
+def _profile(*, latched: bool = False, reliable: bool = True) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def _adapted(offers: list[QoSProfile]) -> QoSProfile:
+    """What connects to all publishers of a topic: as much as the least of them offers."""
+    return _profile(
+        latched=all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers),
+        reliable=all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers),
+    )
+
+
+def _to_bag(profile: QoSProfile) -> BagQos:
+    return bag_qos(
+        latched=profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+        # Fast DDS does not tell a remote publisher's depth; 0 would mean nothing to a player.
+        depth=profile.depth or 100,
+        reliable=profile.reliability != ReliabilityPolicy.BEST_EFFORT,
+    )
+
+
+def _import_type(msgtype: str) -> type | None:
+    package, _, name = msgtype.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name, None)
+    except ImportError:
+        return None
+
+
+def _read_profiles(path: str) -> dict[str, QoSProfile]:
+    """QoS by topic from a YAML file in rosbag2's format.
+
+    :raises UserError: when the file cannot be read or an entry is not understood.
+    """
+    file = Path(path) if path else share("config", "recording_qos.yaml")
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        return {
+            str(topic): QoSProfile(
+                history=HistoryPolicy[str(entry.get("history", "keep_last")).upper()],
+                depth=int(entry.get("depth", DEPTH)),
+                reliability=ReliabilityPolicy[str(entry.get("reliability", "reliable")).upper()],
+                durability=DurabilityPolicy[str(entry.get("durability", "volatile")).upper()],
+            )
+            for topic, entry in entries.items()
+        }
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"QoS file {file} is not understood: {' '.join(str(error).split())}") from error
+
+
+def main() -> int:
+    """Executable `recorder`."""
+    return run(Recorder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
