@@ -84,7 +84,9 @@ class Environment:
         """Run a command with its output in the log; its last lines are shown when it fails."""
         with self.log.open("a") as log:
             print("$", *command, file=log, flush=True)
-            result = subprocess.run([str(c) for c in command], stdout=log, stderr=subprocess.STDOUT, cwd=REPOSITORY)
+            result = subprocess.run(
+                [*map(str, command)], stdout=log, stderr=subprocess.STDOUT, check=False, cwd=REPOSITORY
+            )
         if result.returncode:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
             stop(f"a command failed (all of its output: {self.log})\n{tail}")
@@ -108,7 +110,7 @@ class Stage:
             print(f"set-up: {self.say} ...", flush=True)
         return self.needed
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self.needed or kind is not None:
             return
         self.environment.stamps[self.name] = self.digest
@@ -137,10 +139,10 @@ def requirements() -> tuple[list[str], dict[str, list[str]]]:
 
 def check_machine() -> None:
     """Everything that pip cannot bring, in one line."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 (an older one is what this line is for)
         stop(f"Python {sys.version.split()[0]} is too old: timar_ros needs 3.10 or newer (make PYTHON=python3.12 ...)")
-    missing = [deb for deb, names in {"cmake": ["cmake"], "make": ["make", "ninja"], "g++": ["c++", "g++", "clang++"]}.items()
-               if not any(map(shutil.which, names))]  # fmt: skip
+    debs = {"cmake": ["cmake"], "make": ["make", "ninja"], "g++": ["c++", "g++", "clang++"]}
+    missing = [deb for deb, names in debs.items() if not any(map(shutil.which, names))]
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
@@ -159,7 +161,7 @@ def make_venv(environment: Environment, distro: str) -> None:
             return
         probe = [environment.python, "-c", "import pip, sys; print('{}.{}'.format(*sys.version_info))"]
         try:
-            found = subprocess.run(probe, capture_output=True, text=True).stdout.strip()
+            found = subprocess.run(probe, capture_output=True, text=True, check=False).stdout.strip()
         except OSError:
             found = ""
         other_distro = any(folder.glob("share/rclpy")) and not any(folder.glob(f"lib/*/*/ros_{distro}_rclpy-*"))
@@ -177,7 +179,8 @@ def make_venv(environment: Environment, distro: str) -> None:
 def installed_torch(environment: Environment) -> str:
     """Version of a torch that is in the environment already; empty when there is none."""
     code = "import importlib.metadata as m; print(m.version('torch'))"
-    return subprocess.run([environment.python, "-c", code], capture_output=True, text=True).stdout.strip()
+    answer = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
 
 
 def refuse_cuda(environment: Environment, torch: str, options: list[str]) -> None:
@@ -188,12 +191,12 @@ def refuse_cuda(environment: Environment, torch: str, options: list[str]) -> Non
     if any(name.startswith(("nvidia-", "cuda-")) for name in names):
         stop(
             f"your package index has only the CUDA build of {torch} (several gigabytes). Run again with TORCH_INDEX="
-            "<address of PyTorch's CPU wheels> (docs/installation.md says where it stands), or with TORCH_CUDA=1 to take it"
+            "<address of PyTorch's CPU wheels> (docs/installation.md tells where it stands), or TORCH_CUDA=1 to take it"
         )
 
 
 def repair_cmake_files(environment: Environment) -> None:
-    """The wheels' CMake files carry the include paths of the machine that they were built on; put ours in their place."""
+    """The wheels' CMake files carry include paths of the machine that they were built on; put ours in their place."""
     code = "import numpy, sysconfig; print(sysconfig.get_path('include')); print(numpy.get_include())"
     answer = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     python_include, numpy_include = answer.stdout.split("\n")[:2]
@@ -248,7 +251,10 @@ def install_libraries(environment: Environment, distro: str, groups: list[str]) 
 
 def install_package(environment: Environment) -> None:
     """Build the interfaces and install this checkout, editable: a change of a Python file counts at once."""
-    files = [*REPOSITORY.glob("msg/*.msg"), *(REPOSITORY / name for name in ("setup.py", "setup.cfg", "CMakeLists.txt"))]
+    files = [
+        *REPOSITORY.glob("msg/*.msg"),
+        *(REPOSITORY / name for name in ("setup.py", "setup.cfg", "CMakeLists.txt")),
+    ]
     files += [REPOSITORY / "package.xml", REPOSITORY / "resource" / "executable.in"]
     inputs = [str(REPOSITORY), {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}]
     with environment.stage("package", inputs, "interfaces of timar_ros (CMake)") as needed:
@@ -259,7 +265,9 @@ def install_package(environment: Environment) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("venv", type=Path, help="folder of the environment")
-    parser.add_argument("--distro", choices=sorted(ROS_WHEELS_OF), help="ROS 2 release; default: the one there, or jazzy")
+    parser.add_argument(
+        "--distro", choices=sorted(ROS_WHEELS_OF), help="ROS 2 release; default: the one there, or jazzy"
+    )
     parser.add_argument("--for", dest="groups", action="append", default=[], choices=sorted(GROUPS), help="a group")
     args = parser.parse_args()
 

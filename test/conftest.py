@@ -30,7 +30,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The developers' folder with golden values and a real recording (TIMAR_SHARED, or `shared` beside the checkout)."""
+    """The developers' folder of golden values and recordings: TIMAR_SHARED, or `shared` beside the checkout."""
     folder = Path(os.environ.get("TIMAR_SHARED", REPOSITORY.parent / "shared"))
     if not (folder / "golden" / "cases.json").is_file():
         pytest.skip(f"needs the developers' folder of golden values: no {folder}/golden/cases.json (TIMAR_SHARED)")
