@@ -1,0 +1,77 @@
+"""Transformer blocks, and Turn-Level Causal Attention (TLCA; paper, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def turn_causal_mask(turns: Tensor) -> Tensor:
+    """Which tokens may see which: ``turns [..., T]`` holds each token's turn; True where the query may see the key.
+
+    A token sees every token of its own and of earlier turns. Shape ``[..., T, T]`` (query, key).
+    """
+    return turns.unsqueeze(-1) >= turns.unsqueeze(-2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused query-key-value projection."""
+
+    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.attention_dropout = attention_dropout
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values ``[B, heads, T, width / heads]`` of ``x [B, T, width]``."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def merge(self, attended: Tensor) -> Tensor:
+        """Join the heads ``[B, heads, T, width / heads]`` and project back to ``[B, T, width]``."""
+        return self.dropout(self.proj(attended.transpose(1, 2).flatten(2)))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend within ``x [B, T, width]``; ``mask`` is boolean, True where the query may see the key."""
+        q, k, v = self.project(x)
+        dropout = self.attention_dropout if self.training else 0.0
+        return self.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout))
+
+
+class FeedForward(nn.Module):
+    """The block's two-layer MLP with exact GELU."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+
+
+class Block(nn.Module):
+    """A pre-norm ViT block (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads, dropout, attention_dropout)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = FeedForward(width, int(width * mlp_ratio), dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``x [B, T, width]`` to the same shape; ``mask`` as in :class:`Attention`."""
+        x = x + self.attn(self.norm1(x), mask)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+def token_turns(count: int, turn_tokens: int, device: torch.device) -> Tensor:
+    """The turn that each of ``count`` tokens belongs to, when turns of ``turn_tokens`` stand one after another."""
+    return torch.arange(count, device=device) // turn_tokens

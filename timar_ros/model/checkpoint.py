@@ -1,0 +1,279 @@
+"""Reading and writing TIMAR models: our folders, bare safetensors, and the authors' checkpoint. Never an open pickle."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from timar_ros.errors import UserError, require
+from timar_ros.model.config import TimarConfig
+from timar_ros.model.precision import pick_device, pick_dtype
+from timar_ros.model.speech import (
+    DEFAULT_SPEECH,
+    FAMILIES,
+    build_speech_encoder,
+    default_speech_config,
+    speech_encoder_config,
+)
+from timar_ros.model.timar import Timar, initialise
+
+FORMAT = "timar_ros 1"
+_SPEECH = "speech_encoder."
+_LISTED = 8
+
+SpeechSource = str | Path | tuple[str | Path, Mapping[str, Any]]
+
+
+def create_timar(
+    config: TimarConfig, speech: Mapping[str, Any] | None = None, seed: int = 0, *, zero_head: bool = True
+) -> Timar:
+    """A model with random weights (``trained`` is False), the same for the same seed.
+
+    :param speech: arguments of the speech encoder's configuration; None picks one by ``config.speech_width``.
+    :param zero_head: see :func:`timar_ros.model.timar.initialise`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_speech_encoder(default_speech_config(config.speech_width) if speech is None else speech)
+        model = Timar(config, encoder)
+        initialise(model, zero_head)
+    _check_speech_width(model)
+    model.name = f"untrained-{seed}"
+    model.sha256 = weights_sha256(model)
+    return model.eval()
+
+
+def save_timar(
+    model: Timar, folder: str | Path, *, name: str | None = None, dtype: str | None = None, **notes: Any
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into a folder, each by rename, so that no half file is ever read.
+
+    :param name: the model's name; default: the folder's.
+    :param dtype: store weights as ``float16`` or ``bfloat16`` (they are computed in the type that the loader asks for).
+    :param notes: further entries of config.json, such as how the model was trained.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = None if dtype is None else pick_dtype(dtype, model.device)
+    state = {
+        key: value.detach().cpu().to(stored or value.dtype).contiguous()
+        for key, value in model.state_dict().items()
+        if model.speech_source is None or not key.startswith(_SPEECH)
+    }
+    description = {
+        "format": FORMAT,
+        "name": name or folder.name,
+        "trained": model.trained,
+        "model": model.config.to_dict(),
+        "speech": model.speech_source or speech_encoder_config(model.speech_encoder),
+        **notes,
+    }
+    weights, text = folder / "model.safetensors", folder / "config.json"
+    part = weights.with_suffix(f".{os.getpid()}.part")
+    save_file(state, part)
+    os.replace(part, weights)
+    part = text.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, text)
+
+
+def load_timar(
+    path: str | Path,
+    speech: SpeechSource | None = None,
+    config: TimarConfig | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+) -> Timar:
+    """Load a model for inference or further training.
+
+    :param path: a folder with config.json and model.safetensors, a bare .safetensors, or the authors' .pth (EMA weights).
+    :param speech: a folder or hub name for transformers, or (weights.safetensors, speech configuration as a mapping);
+        default: what config.json names, or for the other kinds of file the released model's encoder.
+    :param config: default: what the folder or the checkpoint says; for a bare .safetensors the released model's.
+    :param device: ``cpu``, ``cuda``, ``cuda:1``, ... or ``auto`` (CUDA where there is one).
+    :param dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``, which times both on the device and takes the faster.
+    :raises UserError: when a file is missing, is not what it should be, or its keys do not fit the configuration.
+    """
+    path = Path(path)
+    trained, name, notes = True, path.stem, {}
+    if path.is_dir():
+        notes = _read_description(path)
+        trained, name = bool(notes["trained"]), str(notes["name"])
+        config = config or TimarConfig.from_dict(notes["model"])
+        path = path / "model.safetensors"
+        state = _read_safetensors(path)
+    elif path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    elif path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        state, args = _read_authors_checkpoint(path)
+        config = config or TimarConfig.from_authors(args)
+    elif not path.exists():
+        raise UserError(f"no model at {path}: give a folder with config.json, a .safetensors or the authors' .pth")
+    else:
+        raise UserError(f"{path} is no model: give a folder with config.json, a .safetensors or the authors' .pth")
+    config = config or TimarConfig()
+    own_speech = {key.removeprefix(_SPEECH): state.pop(key) for key in list(state) if key.startswith(_SPEECH)}
+    encoder, source = _load_speech(speech, notes.get("speech"), own_speech, path)
+    with torch.device("meta"):
+        model = Timar(config, nn.Identity())
+    _load_state(model, state, f"{path}")
+    model.speech_encoder = encoder
+    _check_speech_width(model)
+    model.speech_source, model.trained, model.name = source, trained, name
+    model.sha256 = file_sha256(path)
+    model.requires_grad_(True)
+    if source is not None:
+        encoder.requires_grad_(False)
+    target = pick_device(device)
+    return model.to(target, pick_dtype(dtype, target, config)).eval()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    for part in iter(lambda: file.read(1 << 20), b""):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 over a model's tensors in order of name, for weights that were never a file."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no model in {folder}: it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        found = values.get("format") if isinstance(values, dict) else None
+        raise UserError(f"{path}: format '{found}' is not '{FORMAT}': not a model of this package, or of a newer one")
+    missing = [key for key in ("name", "trained", "model", "speech") if key not in values]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}")
+    return values
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"no weights at {path}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path} as safetensors: {error}") from error
+
+
+def _read_authors_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """EMA weights and arguments of the authors' ``torch.save`` file; the only class it may hold is argparse.Namespace."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}") from None
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"Unsupported (?:global|class|operand)[^\n.]*(?:\.\w+)*", str(error))
+        reason = wanted.group(0) if wanted else "it asks for more than tensors and argparse.Namespace"
+        raise UserError(
+            f"refused to load {path}: a pickle that could run code ({reason}); convert it to safetensors"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path} as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("model_ema"), dict):
+        raise UserError(f"{path} is no TIMAR checkpoint: it has no 'model_ema' entry")
+    args = values.get("args", {})
+    return values["model_ema"], vars(args) if isinstance(args, argparse.Namespace) else dict(args)
+
+
+def _load_speech(
+    given: SpeechSource | None, described: object, own: dict[str, Tensor], path: Path
+) -> tuple[nn.Module, str | None]:
+    """The speech encoder with its weights, and where it came from (None when its weights are the model's own)."""
+    if given is None:
+        if isinstance(described, dict):
+            return _speech_from_state(described, own, str(path)), None
+        given = str(described) if described else DEFAULT_SPEECH
+    if isinstance(given, tuple):
+        return _speech_from_state(given[1], _read_safetensors(Path(given[0])), str(given[0])), None
+    transformers = require("transformers", "pip install 'transformers>=4.45'", "the speech encoder")
+    try:
+        encoder = transformers.AutoModel.from_pretrained(str(given), dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot load the speech encoder '{given}' ({reason}): give speech= a folder that holds it"
+        ) from error
+    if encoder.config.model_type not in FAMILIES:
+        raise UserError(
+            f"speech encoder '{given}' is of type '{encoder.config.model_type}': use one of {', '.join(FAMILIES)}"
+        )
+    return encoder, str(given)
+
+
+def _speech_from_state(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
+    encoder = build_speech_encoder(config)
+    names = {}
+    for key, value in state.items():
+        key = re.sub(r"^(wav2vec2|hubert|wavlm)\.", "", key)
+        # Hub checkpoints written before torch's parametrizations call a weight norm's parts weight_g and weight_v.
+        key = key.replace("conv.weight_g", "conv.parametrizations.weight.original0")
+        key = key.replace("conv.weight_v", "conv.parametrizations.weight.original1")
+        if not key.startswith(("lm_head.", "masked_spec_embed")):
+            names[key] = value
+    _load_state(encoder, names, f"speech encoder {where}", assign=False)
+    return encoder
+
+
+def _load_state(model: nn.Module, state: Mapping[str, Tensor], where: str, assign: bool = True) -> None:
+    """Fill a model; every missing, unknown or misshapen key is named in the error."""
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    misshapen = [
+        f"{key} is {list(state[key].shape)} and should be {list(shape)}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    problems = [
+        f"{kind} {len(keys)}: {', '.join(keys[:_LISTED])}{', ...' if len(keys) > _LISTED else ''}"
+        for kind, keys in (
+            ("missing", sorted(set(expected) - set(state))),
+            ("unknown", sorted(set(state) - set(expected))),
+            ("misshapen", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{where}: weights do not fit the configuration; {'; '.join(problems)}")
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=assign)
+
+
+def _check_speech_width(model: Timar) -> None:
+    encoder: Any = model.speech_encoder
+    width = encoder.config.hidden_size
+    if width != model.config.speech_width:
+        raise UserError(
+            f"the speech encoder's width {width} is not the model's speech_width {model.config.speech_width}"
+        )

@@ -1,0 +1,187 @@
+"""The sizes and variants of a TIMAR network, in one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from timar_ros.errors import UserError
+
+# Names in the authors' argument namespace -> names here. Entries without a counterpart are not about the network.
+_AUTHORS_NAMES = {
+    "motion_fps": "motion_rate",
+    "speech_frequency": "speech_rate",
+    "chunk_second": "turn_seconds",
+    "max_context_time": "context_seconds",
+    "speech_snippet_embed_dim": "speech_width",
+    "motion_embed_dim": "motion_width",
+    "token_embed_dim": "token_width",
+    "encoder_embed_dim": "encoder_width",
+    "encoder_depth": "encoder_depth",
+    "encoder_num_heads": "encoder_heads",
+    "decoder_embed_dim": "decoder_width",
+    "decoder_depth": "decoder_depth",
+    "decoder_num_heads": "decoder_heads",
+    "mlp_ratio": "mlp_ratio",
+    "diffloss_d": "head_depth",
+    "diffloss_w": "head_width",
+    "num_sampling_steps": "sampling_steps",
+    "use_causal_attn": "causal",
+    "use_encoder_only": "encoder_only",
+    "use_diffloss": "diffusion",
+    "attn_dropout": "attention_dropout",
+    "proj_dropout": "dropout",
+}
+
+# The paper's sizes (table of model variants), and `mini` for two ordinary cores and a file of a few megabytes.
+_SIZES: dict[str, dict[str, Any]] = {
+    "mini": {
+        "speech_width": 128,
+        "token_width": 192,
+        "encoder_width": 192,
+        "encoder_depth": 2,
+        "encoder_heads": 4,
+        "decoder_width": 192,
+        "decoder_depth": 2,
+        "decoder_heads": 4,
+        "head_depth": 3,
+        "head_width": 192,
+        "attention_dropout": 0.0,
+        "partial_motion": True,
+    },
+    "base": {
+        "encoder_width": 768,
+        "encoder_depth": 12,
+        "encoder_heads": 12,
+        "decoder_width": 768,
+        "decoder_depth": 12,
+        "decoder_heads": 12,
+    },
+    "large": {},
+    "huge": {
+        "encoder_width": 1280,
+        "encoder_depth": 20,
+        "encoder_heads": 16,
+        "decoder_width": 1280,
+        "decoder_depth": 20,
+        "decoder_heads": 16,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TimarConfig:
+    """Everything that decides the network's shapes and variant. The defaults are the released model's (large).
+
+    Widths are numbers of channels, depths numbers of blocks, rates in Hz, times in seconds.
+    """
+
+    motion_rate: int = 25
+    speech_rate: int = 16000
+    turn_seconds: float = 1.0
+    context_seconds: float = 8.0  # the window, current turn included; decides the number of learned positions
+    speech_width: int = 1024
+    motion_width: int = 56
+    token_width: int = 1024
+    encoder_width: int = 1024
+    encoder_depth: int = 16
+    encoder_heads: int = 16
+    decoder_width: int = 1024
+    decoder_depth: int = 16
+    decoder_heads: int = 16
+    mlp_ratio: float = 4.0
+    head_depth: int = 3
+    head_width: int = 1024
+    sampling_steps: int = 5
+    causal: bool = True  # Turn-Level Causal Attention; False: the paper's bidirectional ablation
+    encoder_only: bool = True  # False: the paper's encoder-decoder ablation
+    diffusion: bool = True  # False: the paper's MLP-head ablation
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    partial_motion: bool = False  # a learned 56-vector stands for untracked columns of the user's motion
+
+    def __post_init__(self) -> None:
+        for name in ("motion_rate", "speech_rate", "speech_width", "motion_width", "token_width", "encoder_width",
+                     "encoder_heads", "decoder_width", "decoder_heads", "head_width", "sampling_steps"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UserError(f"model configuration: {name} = {getattr(self, name)} must be at least 1")
+        if self.motion_width != 56:
+            raise UserError(
+                f"model configuration: motion_width = {self.motion_width}, a FLAME frame here has 56 columns"
+            )
+        if self.token_width % 2:
+            raise UserError(f"model configuration: token_width = {self.token_width} must be even")
+        for width, heads in ((self.encoder_width, self.encoder_heads), (self.decoder_width, self.decoder_heads)):
+            if width % heads:
+                raise UserError(f"model configuration: {heads} attention heads do not divide the width {width}")
+        if self.encoder_depth < 1 or self.decoder_depth < 0:
+            raise UserError("model configuration: encoder_depth must be at least 1 and decoder_depth at least 0")
+        for name, value in (("frames", self.motion_rate * self.turn_seconds), ("samples", self.speech_rate * self.turn_seconds),
+                            ("turns in the context", self.context_seconds / self.turn_seconds)):  # fmt: skip
+            if value < 1 or not math.isclose(value, round(value)):
+                raise UserError(
+                    f"model configuration: a turn of {self.turn_seconds} s gives {value} {name}, not a whole number"
+                )
+
+    @property
+    def turn_samples(self) -> int:
+        """Speech samples of a turn (N)."""
+        return round(self.speech_rate * self.turn_seconds)
+
+    @property
+    def turn_frames(self) -> int:
+        """Motion frames of a turn (F)."""
+        return round(self.motion_rate * self.turn_seconds)
+
+    @property
+    def turn_tokens(self) -> int:
+        """Tokens of a turn: four blocks of F tokens, ten separators (110 for one second)."""
+        return 4 * self.turn_frames + 10
+
+    @property
+    def context_turns(self) -> int:
+        """Turns that the learned positions allow, current turn included."""
+        return round(self.context_seconds / self.turn_seconds)
+
+    @classmethod
+    def of_size(cls, size: str) -> TimarConfig:
+        """The configuration named ``mini``, ``base``, ``large`` or ``huge``.
+
+        :raises UserError: when there is no such size.
+        """
+        if size not in _SIZES:
+            raise UserError(f"unknown model size '{size}': choose one of {', '.join(_SIZES)}")
+        return cls(**_SIZES[size])
+
+    @classmethod
+    def from_authors(cls, mapping: Mapping[str, Any]) -> TimarConfig:
+        """From the names of the public implementation: a checkpoint's ``args`` (as a mapping) or a golden case's model.
+
+        Entries that are not about the network (learning rate, folders, ...) are passed over.
+        """
+        values: dict[str, Any] = {}
+        for name, value in mapping.items():
+            field = _AUTHORS_NAMES.get(name)
+            if field is not None and value is not None:
+                values[field] = int(value) if field == "sampling_steps" else value
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for config.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TimarConfig:
+        """The inverse of :meth:`to_dict`.
+
+        :raises UserError: on a name that is no field, or a value that cannot be.
+        """
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise UserError(f"model configuration: unknown entries {', '.join(unknown)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"model configuration: {error}") from error

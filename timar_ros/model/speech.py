@@ -1,0 +1,118 @@
+"""Speech tokens through a wav2vec 2.0, HuBERT or WavLM encoder of transformers (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from timar_ros.errors import UserError, require
+
+DEFAULT_SPEECH = "facebook/wav2vec2-large-960h-lv60-self"
+"""The encoder of the released model, by its hub name."""
+
+FAMILIES = {
+    "wav2vec2": ("Wav2Vec2Config", "Wav2Vec2Model"),
+    "hubert": ("HubertConfig", "HubertModel"),
+    "wavlm": ("WavLMConfig", "WavLMModel"),
+}
+
+# A small encoder, trained from scratch with the `mini` model: 25 frames a second straight from the convolutions.
+MINI_SPEECH: dict[str, Any] = {
+    "model_type": "wav2vec2",
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "conv_dim": [64, 64, 64, 128],
+    "conv_stride": [10, 4, 4, 4],
+    "conv_kernel": [20, 8, 8, 8],
+    "num_feat_extract_layers": 4,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "do_stable_layer_norm": True,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "vocab_size": 32,
+    "layerdrop": 0.0,
+}
+
+# wav2vec2-large-960h-lv60-self, so that the full-size model can be built with random weights without a download.
+LARGE_SPEECH: dict[str, Any] = {
+    "model_type": "wav2vec2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "do_stable_layer_norm": True,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+}
+
+
+def default_speech_config(width: int) -> dict[str, Any]:
+    """The encoder that random weights of a model with this ``speech_width`` get.
+
+    :raises UserError: when there is none of that width.
+    """
+    for config in (MINI_SPEECH, LARGE_SPEECH):
+        if config["hidden_size"] == width:
+            return config
+    raise UserError(f"no default speech encoder has width {width}: give speech=, a dict of Wav2Vec2Config arguments")
+
+
+def build_speech_encoder(config: Mapping[str, Any]) -> nn.Module:
+    """A speech encoder with random weights from its transformers configuration.
+
+    :param config: arguments of Wav2Vec2Config, HubertConfig or WavLMConfig, chosen by ``model_type`` (default wav2vec2).
+    :raises UserError: on another ``model_type`` or on arguments that the configuration refuses.
+    """
+    values = dict(config)
+    family = values.pop("model_type", "wav2vec2")
+    if family not in FAMILIES:
+        raise UserError(f"speech encoder of model_type '{family}' is not supported: use one of {', '.join(FAMILIES)}")
+    transformers = require("transformers", "pip install 'transformers>=4.45'", "the speech encoder")
+    config_name, model_name = FAMILIES[family]
+    # Masking in time and features is the encoder's own pre-training; without it there is no `masked_spec_embed` to load.
+    values |= {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    try:
+        made: nn.Module = getattr(transformers, model_name)(getattr(transformers, config_name)(**values))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"speech encoder configuration: {error}") from error
+    return made
+
+
+def speech_encoder_config(encoder: nn.Module) -> dict[str, Any]:
+    """What :func:`build_speech_encoder` takes to build an encoder like this one (plain values)."""
+    config: Any = encoder.config
+    values: dict[str, Any] = config.to_diff_dict()
+    values["model_type"] = config.model_type
+    for name in ("transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"):
+        values.pop(name, None)
+    return values
+
+
+def encode(encoder: nn.Module, speech: Tensor, frames: int) -> Tensor:
+    """Each row of ``speech [B, N]`` (already normalised samples of one turn) by itself to ``[B, frames, width]``.
+
+    Convolutions, then linear interpolation in time to the motion's frames (end points aligned), then the transformer.
+    """
+    parts: Any = encoder
+    features = parts.feature_extractor(speech)
+    features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)
+    projected = parts.feature_projection(features)
+    if isinstance(projected, tuple):  # HuBERT returns the hidden states alone
+        projected = projected[0]
+    hidden: Tensor = parts.encoder(projected).last_hidden_state
+    return hidden
+
+
+@torch.no_grad()
+def fuse_weight_norm(encoder: nn.Module) -> None:
+    """Replace the positional convolution's weight norm by its product, which inference need not form at every call."""
+    conv = getattr(getattr(getattr(encoder, "encoder", None), "pos_conv_embed", None), "conv", None)
+    if conv is not None and nn.utils.parametrize.is_parametrized(conv):
+        nn.utils.parametrize.remove_parametrizations(conv, "weight")

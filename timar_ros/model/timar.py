@@ -1,0 +1,309 @@
+"""The TIMAR network: turns of speech and motion in, one conditioning vector a motion frame out, and the heads on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+
+from timar_ros.errors import UserError
+from timar_ros.model import speech as speech_tools
+from timar_ros.model import tokens as layout
+from timar_ros.model.attention import Block, token_turns, turn_causal_mask
+from timar_ros.model.config import TimarConfig
+from timar_ros.model.diffusion import TRAINING_STEPS, DiffusionHead, MotionMLP, motion_mse
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLoss:
+    """A batch's loss and its parts. Frames are flattened over clips; with several noise draws, draw after draw."""
+
+    loss: Tensor  # scalar: the mean of mse + bound over the masked frames
+    mse: Tensor  # [draws·B·T]
+    bound: Tensor | None  # [draws·B·T], bits; None for the MLP head
+    mask: Tensor  # [B, T] boolean, True where a frame is predicted
+    conditioning: Tensor  # [B, T, D]
+
+
+class Timar(nn.Module):
+    """Encoder-only TIMAR and its ablations (arXiv 2512.15340).
+
+    Parameter names are those of the released checkpoint; the speech encoder's start with ``speech_encoder.``.
+
+    :ivar name: what logs and reports call the model.
+    :ivar trained: False for random weights.
+    :ivar speech_source: folder or hub name that the speech encoder comes from; None when its weights belong to the model.
+    """
+
+    speech_encoder: nn.Module
+
+    def __init__(self, config: TimarConfig, speech_encoder: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.name = "timar"
+        self.trained = False
+        self.speech_source: str | None = None
+        self.sha256 = ""
+        self.speech_encoder = speech_encoder
+        width, d = config.encoder_width, config.token_width
+        count = config.context_turns * config.turn_tokens
+        self.speech_projection = nn.Linear(config.speech_width, d)
+        self.motion_encoder = nn.Sequential(
+            nn.Linear(config.motion_width, d // 2), nn.ReLU(), nn.Linear(d // 2, d), nn.ReLU()
+        )
+        self.sep_tok_emb = nn.Embedding(layout.SEPARATORS, d)
+        self.fake_latent = nn.Parameter(torch.empty(1, d))
+        if config.partial_motion:
+            self.untracked_motion = nn.Parameter(torch.zeros(config.motion_width))
+        self.z_proj = nn.Linear(d, width)
+        self.z_proj_ln = nn.LayerNorm(width, eps=1e-6)
+        self.encoder_pos_embed_learned = nn.Parameter(torch.empty(1, count, width))
+        depth = config.encoder_depth + (config.decoder_depth if config.encoder_only else 0)
+        self.encoder_blocks = nn.ModuleList(self._block(width, config.encoder_heads) for _ in range(depth))
+        self.encoder_norm = nn.LayerNorm(width, eps=1e-6)
+        if not config.encoder_only:
+            width = config.decoder_width
+            self.decoder_embed = nn.Linear(config.encoder_width, width)
+            self.decoder_pos_embed_learned = nn.Parameter(torch.empty(1, count, width))
+            self.decoder_blocks = nn.ModuleList(
+                self._block(width, config.decoder_heads) for _ in range(config.decoder_depth)
+            )
+            self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.diffusion_pos_embed_learned = nn.Parameter(torch.empty(1, count, width))
+        if config.diffusion:
+            self.diffloss = DiffusionHead(config.motion_width, width, config.head_width, config.head_depth)
+        else:
+            self.mlp_head = MotionMLP(width, config.motion_width)
+
+    def _block(self, width: int, heads: int) -> Block:
+        config = self.config
+        return Block(width, heads, config.mlp_ratio, config.dropout, config.attention_dropout)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.fake_latent.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' floating-point type."""
+        return self.fake_latent.dtype
+
+    @property
+    def speech_frozen(self) -> bool:
+        """Whether no weight of the speech encoder is trained (as in the paper)."""
+        return not any(p.requires_grad for p in self.speech_encoder.parameters())
+
+    def train(self, mode: bool = True) -> Timar:
+        """Training mode; a frozen speech encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.speech_frozen:
+            self.speech_encoder.eval()
+        return self
+
+    # From inputs to tokens
+
+    def speech_hidden(self, speech: Tensor) -> Tensor:
+        """The speech encoder's states ``[B, F, speech_width]`` of normalised samples ``[B, N]``, one turn a row."""
+        return speech_tools.encode(self.speech_encoder, speech.to(self.dtype), self.config.turn_frames)
+
+    def encode_speech(self, speech: Tensor) -> Tensor:
+        """Speech tokens ``[B, F, d]`` of normalised samples ``[B, N]``, one turn a row."""
+        out: Tensor = self.speech_projection(self.speech_hidden(speech))
+        return out
+
+    def encode_motion(self, motion: Tensor) -> Tensor:
+        """Motion tokens ``[..., d]`` of FLAME frames ``[..., 56]``; NaN marks what was not tracked.
+
+        A frame that was not tracked at all becomes ``fake_latent``. One that misses some columns has them replaced by a
+        learned vector when the configuration says ``partial_motion``, and becomes ``fake_latent`` when not.
+        """
+        untracked = motion.isnan()
+        if self.config.partial_motion:
+            lost = untracked.all(-1, keepdim=True)
+            motion = torch.where(untracked, self.untracked_motion.float(), motion.float())
+        else:
+            lost = untracked.any(-1, keepdim=True)
+            motion = motion.nan_to_num(0.0)
+        tokens: Tensor = self.motion_encoder(motion.to(self.dtype))
+        return torch.where(lost, self.fake_latent, tokens)
+
+    def assemble(self, user_speech: Tensor, user_motion: Tensor, agent_speech: Tensor, agent_motion: Tensor) -> Tensor:
+        """Turns ``[..., 4F + 10, d]`` of the four blocks' tokens ``[..., F, d]``."""
+        return layout.assemble(self.sep_tok_emb.weight, user_speech, user_motion, agent_speech, agent_motion)
+
+    def without_user(self, turns: Tensor) -> Tensor:
+        """Turns ``[..., 4F + 10, d]`` with the user's tokens replaced by ``fake_latent`` (the separators stay)."""
+        turns = turns.clone()
+        for part in layout.user_slices(self.config.turn_frames):
+            turns[..., part, :] = self.fake_latent
+        return turns
+
+    # From tokens to conditioning
+
+    def embed(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Tokens ``[B, T, d]`` at the encoder's width ``[B, T, D]``; where ``masked [B, T]``, the mask token."""
+        x: Tensor = self.z_proj(tokens)
+        return torch.where(masked.unsqueeze(-1), self.mask_token, x) if self.config.encoder_only else x
+
+    def condition(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        """The conditioning z ``[B, T, D]`` of a whole window of tokens ``[B, T, d]``, oldest turn first.
+
+        :param masked: ``[B, T]``, True at agent-motion tokens that are not given; every row masks as many.
+        """
+        count, turn_tokens = tokens.shape[1], self.config.turn_tokens
+        turns = token_turns(count, turn_tokens, tokens.device)
+        x = self.z_proj_ln(self.embed(tokens, masked) + self.encoder_pos_embed_learned[:, :count])
+        if self.config.encoder_only:
+            mask = turn_causal_mask(turns) if self.config.causal else None
+            for block in self.encoder_blocks:
+                x = block(x, mask)
+            x = self.encoder_norm(x)
+        else:
+            x = self._encode_decode(x, masked, turns)
+        return x + self.diffusion_pos_embed_learned[:, :count]
+
+    def _encode_decode(self, x: Tensor, masked: Tensor, turns: Tensor) -> Tensor:
+        """The encoder-decoder ablation: the encoder sees the tokens that are not masked, the decoder all."""
+        batch, count = masked.shape
+        mask = None
+        if self.config.causal:
+            mask = turn_causal_mask(turns.expand(batch, -1)[~masked].view(batch, -1)).unsqueeze(1)
+        x = x[~masked].view(batch, -1, x.shape[-1])
+        for block in self.encoder_blocks:
+            x = block(x, mask)
+        kept = self.decoder_embed(self.encoder_norm(x))
+        x = self.mask_token.expand(batch, count, -1).masked_scatter(~masked.unsqueeze(-1), kept)
+        x = x + self.decoder_pos_embed_learned[:, :count]
+        mask = turn_causal_mask(turns) if self.config.causal else None
+        for block in self.decoder_blocks:
+            x = block(x, mask)
+        out: Tensor = self.decoder_norm(x)
+        return out
+
+    # Training
+
+    def training_loss(
+        self,
+        user_speech: Tensor,
+        agent_speech: Tensor,
+        user_motion: Tensor,
+        agent_motion: Tensor,
+        *,
+        mask: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        draws: int = 4,
+        user_drop: float = 0.1,
+        user_turn_drop: float = 0.02,
+    ) -> TrainingLoss:
+        """The loss of B clips of whole turns, T frames each (paper, section 3.5).
+
+        In evaluation mode nothing of the user is dropped.
+
+        :param user_speech: normalised samples ``[B, turns·N]``, or a frozen encoder's states ``[B, T, speech_width]``.
+        :param agent_speech: the same of the agent.
+        :param user_motion: ``[B, T, 56]``, NaN where untracked.
+        :param agent_motion: ``[B, T, 56]``, the target.
+        :param mask: ``[B, T]``, True at frames to predict, as many a clip; drawn by :func:`draw_mask` when None.
+        :param timesteps: ``[draws·B·T]`` original diffusion steps; drawn when None.
+        :param noise: ``[draws·B·T, 56]`` of unit variance; drawn when None.
+        :param generator: a CPU generator for all that is drawn.
+        :param draws: noise draws a frame (the paper's diffusion_batch_mul), when none is given.
+        :param user_drop: probability of replacing a user token by ``fake_latent``, for guidance.
+        :param user_turn_drop: probability of replacing all of a turn's user tokens, for the anticipatory mode.
+        :raises UserError: when the clips are no whole turns or longer than the window.
+        """
+        batch, frames = agent_motion.shape[:2]
+        per_turn = self.config.turn_frames
+        turns = frames // per_turn
+        if frames % per_turn or not 1 <= turns <= self.config.context_turns:
+            raise UserError(
+                f"training clips of {frames} frames: need 1 to {self.config.context_turns} turns of {per_turn} frames"
+            )
+        if mask is None:
+            mask = draw_mask(batch, frames, generator)
+        mask = mask.to(self.device, torch.bool)
+        blocks = (
+            self._clip_speech(user_speech, batch, turns),
+            self.encode_motion(user_motion.unflatten(1, (turns, per_turn))),
+            self._clip_speech(agent_speech, batch, turns),
+            self.encode_motion(agent_motion.unflatten(1, (turns, per_turn))),
+        )
+        tokens = self.assemble(*blocks)
+        if self.training:
+            tokens = self._drop_user(tokens, user_drop, user_turn_drop, generator)
+        z = self.condition(tokens.flatten(1, 2), layout.expand_agent_mask(mask, per_turn))
+        z = z.unflatten(1, (turns, -1))[:, :, layout.agent_motion_slice(per_turn)].flatten(1, 2)
+        target, cond = agent_motion.flatten(0, 1), z.flatten(0, 1)
+        bound = None
+        if self.config.diffusion:
+            if timesteps is not None:
+                draws = len(timesteps) // len(target)
+            target, cond = target.repeat(draws, 1), cond.repeat(draws, 1)
+            if timesteps is None:
+                timesteps = torch.randint(TRAINING_STEPS, (len(target),), generator=generator)
+            if noise is None:
+                noise = torch.randn(target.shape, generator=generator)
+            mse, bound = self.diffloss.loss(target, cond, timesteps.to(self.device), noise.to(self.device))
+            loss = mse + bound
+        else:
+            draws = 1
+            loss = mse = motion_mse(self.mlp_head(cond).float(), target.float())
+        weight = mask.flatten().repeat(draws).float()
+        return TrainingLoss((loss * weight).sum() / weight.sum(), mse, bound, mask, z)
+
+    def _clip_speech(self, speech: Tensor, batch: int, turns: int) -> Tensor:
+        """Speech tokens ``[B, turns, F, d]`` of samples or of the encoder's states."""
+        if speech.dim() == 2:
+            speech = self.speech_hidden(speech.reshape(batch * turns, -1))
+        states = speech.to(self.dtype).reshape(batch, turns, self.config.turn_frames, -1)
+        out: Tensor = self.speech_projection(states)
+        return out
+
+    def _drop_user(self, tokens: Tensor, each: float, turn: float, generator: torch.Generator | None) -> Tensor:
+        """Replace user tokens of ``[B, turns, 4F + 10, d]`` by ``fake_latent``, each and whole turns at random."""
+        drop = torch.zeros(tokens.shape[:3], dtype=torch.bool)
+        whole = torch.rand(tokens.shape[:2], generator=generator) < turn
+        for part in layout.user_slices(self.config.turn_frames):
+            single = torch.rand(drop[:, :, part].shape, generator=generator) < each
+            drop[:, :, part] = single | whole.unsqueeze(-1)
+        return torch.where(drop.unsqueeze(-1).to(tokens.device), self.fake_latent, tokens)
+
+
+def draw_mask(batch: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
+    """Masked agent frames ``[B, T]``: one share a batch, normal with mean 1 and sd 0.25 truncated to [0.7, 1], rounded up."""
+    low, high = torch.special.ndtr(torch.tensor([(0.7 - 1) / 0.25, 0.0], dtype=torch.float64)).tolist()
+    uniform = torch.rand((), generator=generator, dtype=torch.float64)
+    share = 1 + 0.25 * float(torch.special.ndtri(low + (high - low) * uniform))
+    count = min(frames, math.ceil(frames * share))
+    order = torch.rand((batch, frames), generator=generator).argsort(dim=1)
+    return order < count
+
+
+def initialise(model: Timar, zero_head: bool = True) -> None:
+    """Random weights, from torch's global generator: Xavier for projections, normal (0.02) for learned vectors.
+
+    :param zero_head: the head's modulations and last layer start at zero, as is best for training; False makes them
+        random too, so that outputs depend on inputs before any training.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not name.startswith("speech_encoder."):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    for name, parameter in model.named_parameters(recurse=False):
+        if name != "untracked_motion":
+            nn.init.normal_(parameter, std=0.02)
+    nn.init.normal_(model.sep_tok_emb.weight, std=0.02)
+    if model.config.diffusion:
+        net = model.diffloss.net
+        for module in (net.time_embed.mlp[0], net.time_embed.mlp[2]):
+            nn.init.normal_(module.weight, std=0.02)
+        if zero_head:
+            for layer in (*net.res_blocks, net.final_layer):
+                nn.init.zeros_(layer.adaLN_modulation[1].weight)
+            nn.init.zeros_(net.final_layer.linear.weight)

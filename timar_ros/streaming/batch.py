@@ -1,0 +1,333 @@
+"""Many conversations on one device, a turn of each in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from timar_ros.errors import UserError
+from timar_ros.model import Timar
+from timar_ros.model.tokens import agent_motion_slice, user_slices
+from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn, Window
+from timar_ros.streaming.noise import frame_order, turn_noise
+
+Noise = tuple[ArrayLike, ArrayLike]
+Motion = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversationOptions:
+    """How motion is sampled and how much is remembered. See :class:`timar_ros.streaming.Conversation`."""
+
+    context_seconds: float | None = None
+    mask_history_agent: bool = True
+    guidance: float = 1.0
+    guidance_schedule: str = "constant"
+    temperature: float = 1.0
+    sampling_steps: int | None = None
+    iterations: int = 1
+    order: str = "left_to_right"
+    context_policy: str = "sliding"
+    kept_turns: int = 3
+
+    def check(self, model: Timar) -> None:
+        """:raises UserError: on a value that the model cannot serve."""
+        longest = model.config.context_seconds
+        if self.context_seconds is not None:
+            turns = self.context_seconds / model.config.turn_seconds
+            if not (math.isclose(turns, round(turns)) and 1 <= round(turns) <= model.config.context_turns):
+                raise UserError(
+                    f"context_seconds = {self.context_seconds}: need whole turns of {model.config.turn_seconds} s, at most {longest} s"
+                )
+        for name, value, allowed in (
+            ("guidance_schedule", self.guidance_schedule, ("constant", "linear")),
+            ("order", self.order, ("left_to_right", "random")),
+            ("context_policy", self.context_policy, POLICIES),
+        ):
+            if value not in allowed:
+                raise UserError(f"{name} = '{value}': use {' or '.join(allowed)}")
+        for name, number, low, high in (
+            ("sampling_steps", self.sampling_steps or 2, 2, 1000),
+            ("iterations", self.iterations, 1, model.config.turn_frames),
+            ("kept_turns", self.kept_turns, 0, model.config.context_turns),
+        ):
+            if not low <= number <= high:
+                raise UserError(f"{name} = {number}: must be within {low} and {high}")
+        for name, real in (("guidance", self.guidance), ("temperature", self.temperature)):
+            if not (math.isfinite(real) and real >= 0):
+                raise UserError(f"{name} = {real}: must be finite and not negative")
+
+
+@dataclasses.dataclass
+class TurnData:
+    """One conversation's turn: normalised speech ``[N]`` each, the user's motion ``[F, 56]`` (NaN: untracked) or None.
+
+    :ivar user_speech: None in a planned turn, whose user is not heard yet.
+    :ivar noise: ``(initial [F, 56], steps [S, F, 56])`` to reproduce a run; None: from (seed, turn number).
+    """
+
+    user_speech: ArrayLike | None
+    agent_speech: ArrayLike
+    user_motion: ArrayLike | None = None
+    noise: Noise | None = None
+
+
+class ConversationBatch:
+    """B conversations that share a device; each has its own history, length and turn number.
+
+    A conversation's result does not depend on who shares the batch (up to rounding).
+
+    :param engine: ``cached`` (keys and values of past turns are kept) or ``oracle`` (the whole window at every turn).
+    :param seed: one for all, or one a conversation; None draws one.
+    :param options: see :class:`timar_ros.streaming.Conversation`.
+    """
+
+    def __init__(
+        self,
+        model: Timar,
+        conversations: int,
+        *,
+        seed: int | Sequence[int] | None = None,
+        engine: str = "cached",
+        **options: Any,
+    ) -> None:
+        self.model = model.eval()
+        self.options = ConversationOptions(**options)
+        self.options.check(model)
+        config = model.config
+        seconds = config.context_seconds if self.options.context_seconds is None else self.options.context_seconds
+        window = Window(round(seconds / config.turn_seconds), self.options.context_policy, self.options.kept_turns)
+        self.engine = make_engine(engine, model, window, conversations)
+        if seed is None:
+            seed = secrets.randbits(62)
+        self.seeds = [seed] * conversations if isinstance(seed, int) else list(seed)
+        if len(self.seeds) != conversations:
+            raise UserError(f"{len(self.seeds)} seeds for {conversations} conversations: give one, or one each")
+        self.turns = [0] * conversations
+        self.steps = self.options.sampling_steps or config.sampling_steps
+        self._planned: list[Tensor | None] = [None] * conversations
+        self._conditioning: list[Motion | None] = [None] * conversations
+        self._agent = agent_motion_slice(config.turn_frames)
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def conditioning(self, row: int) -> Motion | None:
+        """z of a conversation's last turn, ``[F, D]`` (of the last round, when there are several)."""
+        return self._conditioning[row]
+
+    @torch.inference_mode()
+    def step(self, turns: Sequence[TurnData | None]) -> list[Motion | None]:
+        """The agent's motion ``[F, 56]`` (float32) for a complete turn of each conversation; None where none is given."""
+        rows, given = self._given(turns)
+        if not rows:
+            return [None] * len(self)
+        tokens = self._tokens(given)
+        motion = self._decode(rows, tokens, given, guided=self.options.guidance != 1.0)
+        for index, row in enumerate(rows):
+            self._remember(row, tokens[index], motion[index])
+        return self._scatter(rows, motion)
+
+    @torch.inference_mode()
+    def plan(self, turns: Sequence[TurnData | None]) -> list[Motion | None]:
+        """Motion for turns that begin now, from the agent's coming speech alone; :meth:`observe` must follow."""
+        rows, given = self._given(turns)
+        if not rows:
+            return [None] * len(self)
+        tokens = self._tokens([dataclasses.replace(turn, user_speech=None, user_motion=None) for turn in given])
+        motion = self._decode(rows, tokens, given, guided=False)
+        for index, row in enumerate(rows):
+            self._planned[row] = motion[index]
+        return self._scatter(rows, motion)
+
+    @torch.inference_mode()
+    def observe(self, turns: Sequence[TurnData | None]) -> None:
+        """What really happened in turns that were planned, or that were dropped: goes into the history."""
+        rows, given = self._given(turns)
+        if rows:
+            tokens = self._tokens(given)
+            for index, row in enumerate(rows):
+                self._remember(row, tokens[index], self._planned[row])
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Idle-time work (re-encoding shifted or corrected history); whatever is left out, the next step does."""
+        self.engine.prepare()
+
+    def reset(self, row: int | None = None) -> None:
+        """Forget one conversation, or all; turn numbers start at 0 again."""
+        for each in range(len(self)) if row is None else (row,):
+            self.engine.restore(each, ())
+            self.turns[each] = 0
+            self._planned[each] = self._conditioning[each] = None
+
+    @torch.inference_mode()
+    def state_dict(self, row: int) -> dict[str, NDArray[Any]]:
+        """A conversation's memory as plain arrays (fit for np.savez): what it takes to go on elsewhere."""
+        history, config = self.engine.histories[row], self.model.config
+        shape = (0, config.turn_tokens, config.token_width)
+        tokens = torch.stack([turn.tokens for turn in history]) if history else torch.zeros(shape)
+        masked = torch.stack([turn.masked for turn in history]) if history else torch.zeros(shape[:2], dtype=torch.bool)
+        planned = self._planned[row]
+        return {
+            "tokens": tokens.float().cpu().numpy(),
+            "masked": masked.cpu().numpy(),
+            "planned": np.zeros((0, config.motion_width), np.float32) if planned is None else planned.cpu().numpy(),
+            "turn": np.array(self.turns[row]),
+            "seed": np.array(self.seeds[row]),
+            "model": np.array(self.model.sha256),
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, row: int, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take up a conversation that :meth:`state_dict` saved.
+
+        :raises UserError: when it was saved with another model or a longer window.
+        """
+        missing = {"tokens", "masked", "planned", "turn", "seed", "model"} - set(state)
+        if missing:
+            raise UserError(f"saved conversation lacks {', '.join(sorted(missing))}")
+        if str(state["model"]) != self.model.sha256:
+            raise UserError(
+                "saved conversation is of another model: start a new one, or load the model it was saved with"
+            )
+        tokens = torch.as_tensor(state["tokens"]).to(self.model.device, self.model.dtype)
+        masked = torch.as_tensor(state["masked"]).to(self.model.device)
+        config = self.model.config
+        if tokens.shape[1:] != (config.turn_tokens, config.token_width) or masked.shape != tokens.shape[:2]:
+            raise UserError(f"saved conversation has tokens of shape {list(tokens.shape)}: damaged")
+        if len(tokens) > self.engine.window.turns - 1:
+            raise UserError(f"saved conversation has {len(tokens)} turns of history, more than this window holds")
+        self.engine.restore(row, [HistoryTurn(*pair) for pair in zip(tokens, masked, strict=True)])
+        planned = torch.as_tensor(state["planned"], device=self.model.device)
+        self._planned[row] = planned if len(planned) else None
+        self.turns[row], self.seeds[row] = int(state["turn"]), int(state["seed"])
+        self._conditioning[row] = None
+
+    # The parts of a step
+
+    def _given(self, turns: Sequence[TurnData | None]) -> tuple[list[int], list[TurnData]]:
+        if len(turns) != len(self):
+            raise UserError(
+                f"{len(turns)} turns for {len(self)} conversations: give one each, None where there is none"
+            )
+        given = [(row, turn) for row, turn in enumerate(turns) if turn is not None]
+        return [row for row, _ in given], [turn for _, turn in given]
+
+    def _tokens(self, given: Sequence[TurnData]) -> Tensor:
+        """Tokens ``[A, 4F + 10, d]`` of turns, both speakers' speech through the encoder as one batch."""
+        model, config = self.model, self.model.config
+        heard = [turn.user_speech for turn in given if turn.user_speech is not None]
+        samples = [_checked(speech, (config.turn_samples,), "user speech") for speech in heard]
+        samples += [_checked(turn.agent_speech, (config.turn_samples,), "agent speech") for turn in given]
+        speech = model.encode_speech(torch.from_numpy(np.stack(samples)).to(model.device))
+        agent = speech[len(heard) :]
+        user = model.fake_latent.expand_as(agent).clone()
+        user[[index for index, turn in enumerate(given) if turn.user_speech is not None]] = speech[: len(heard)]
+        motion = np.full((len(given), config.turn_frames, config.motion_width), np.nan, np.float32)
+        for index, turn in enumerate(given):
+            if turn.user_motion is not None:
+                motion[index] = _checked(turn.user_motion, motion.shape[1:], "user motion", untracked=True)
+        seen = model.encode_motion(torch.from_numpy(motion).to(model.device))
+        return model.assemble(user, seen, agent, torch.zeros_like(agent))
+
+    def _decode(self, rows: Sequence[int], tokens: Tensor, given: Sequence[TurnData], guided: bool) -> Tensor:
+        """Motion ``[A, F, 56]`` (fp32) of current turns ``[A, 4F + 10, d]``, in ``iterations`` rounds."""
+        model, options = self.model, self.options
+        frames, count = model.config.turn_frames, len(rows)
+        noise = [self._noise(row, turn) for row, turn in zip(rows, given, strict=True)]
+        initial = torch.from_numpy(np.stack([pair[0] for pair in noise])).to(model.device)
+        added = torch.from_numpy(np.stack([pair[1] for pair in noise], axis=1)).to(model.device)
+        order = torch.from_numpy(
+            np.stack([frame_order(self.seeds[r], self.turns[r], frames, options.order) for r in rows])
+        )
+        rank = order.argsort(dim=1).to(model.device)
+        masked = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=model.device)
+        masked[:, self._agent] = True
+        motion = torch.zeros((count, frames, model.config.motion_width), device=model.device)
+        tokens, left = tokens.clone(), frames
+        for each in range(options.iterations):
+            remaining = frames_left(each, options.iterations, frames, left)
+            taken = (rank >= frames - left) & (rank < frames - remaining)
+            branches = torch.stack((tokens, model.without_user(tokens)), 1) if guided else tokens.unsqueeze(1)
+            z = self.engine.condition(rows, branches, masked)
+            guidance = options.guidance
+            if options.guidance_schedule == "linear":
+                guidance = 1 + (guidance - 1) * (frames - remaining) / frames
+            chosen = z.transpose(1, 2)[taken]  # [frames of this round over all, G, D]
+            drawn = self._sample(chosen, (initial[taken], added[:, taken]), guidance)
+            motion[taken] = drawn
+            masked[:, self._agent] &= ~taken
+            tokens[:, self._agent][taken] = model.encode_motion(drawn)
+            left = remaining
+        for row, conditioning in zip(rows, z[:, 0].float().cpu().numpy(), strict=True):
+            self._conditioning[row] = conditioning
+        return motion
+
+    def _sample(self, z: Tensor, noise: tuple[Tensor, Tensor], guidance: float) -> Tensor:
+        """Frames ``[n, 56]`` (fp32) for conditioning ``[n, G, D]``."""
+        if not self.model.config.diffusion:
+            values: Tensor = self.model.mlp_head(z).float()
+            return values[:, 0] if z.shape[1] == 1 else values[:, 1] + guidance * (values[:, 0] - values[:, 1])
+        other = z[:, 1] if z.shape[1] == 2 else None
+        return self.model.diffloss.sample(z[:, 0], noise, self.options.temperature, other, guidance)
+
+    def _noise(self, row: int, turn: TurnData) -> tuple[Motion, Motion]:
+        shape = (self.model.config.turn_frames, self.model.config.motion_width)
+        if turn.noise is None:
+            return turn_noise(self.seeds[row], self.turns[row], self.steps, *shape)
+        return _checked(turn.noise[0], shape, "initial noise"), _checked(
+            turn.noise[1], (self.steps, *shape), "step noise"
+        )
+
+    def _remember(self, row: int, tokens: Tensor, motion: Tensor | None) -> None:
+        """Write a finished turn into the history; motion is remembered only when the history is open."""
+        masked = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        masked[self._agent] = self.options.mask_history_agent or motion is None
+        if motion is not None and not self.options.mask_history_agent:
+            tokens = tokens.clone()
+            tokens[self._agent] = self.model.encode_motion(motion)
+        self.engine.append(row, HistoryTurn(tokens, masked))
+        self._planned[row] = None
+        self.turns[row] += 1
+
+    def _scatter(self, rows: Sequence[int], motion: Tensor) -> list[Motion | None]:
+        out: list[Motion | None] = [None] * len(self)
+        for row, values in zip(rows, motion.cpu().numpy(), strict=True):
+            out[row] = values
+        return out
+
+
+def make_engine(name: str, model: Timar, window: Window, conversations: int) -> Engine:
+    """The engine by name."""
+    if name not in ("cached", "oracle"):
+        raise UserError(f"engine = '{name}': use cached or oracle")
+    return FullWindow(model, window, conversations)
+
+
+def frames_left(round_index: int, rounds: int, frames: int, left: int) -> int:
+    """How many of a turn's frames are still masked after a round (cosine schedule), of ``left`` masked before it.
+
+    At least one stays for each round to come, and each round but the last takes at least one while there are two.
+    """
+    if round_index == rounds - 1:
+        return 0
+    return max(1, min(left - 1, math.floor(frames * math.cos(math.pi / 2 * (round_index + 1) / rounds))))
+
+
+def _checked(values: ArrayLike, shape: tuple[int, ...], what: str, untracked: bool = False) -> Motion:
+    array = np.asarray(values, dtype=np.float32)
+    if array.shape != shape:
+        raise UserError(f"{what} has shape {list(array.shape)}, a turn needs {list(shape)}")
+    bad = np.isinf(array) if untracked else ~np.isfinite(array)
+    if bad.any():
+        raise UserError(f"{what} holds {int(bad.sum())} values that are not finite")
+    return array

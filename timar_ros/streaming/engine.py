@@ -1,0 +1,104 @@
+"""From a conversation's history and its current turn to the conditioning of the turn's frames.
+
+:class:`FullWindow` is the plain way, the whole window at every turn: the oracle that the cached engine is held against,
+and the only way for the ablations whose attention is not causal or that have a decoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from timar_ros.model import Timar
+from timar_ros.model.tokens import agent_motion_slice
+
+POLICIES = ("sliding", "stepped")
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryTurn:
+    """A past turn: its tokens ``[4F + 10, d]`` and which of them are masked ``[4F + 10]``."""
+
+    tokens: Tensor
+    masked: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """How much history is kept: at most ``turns - 1`` past turns beside the current one.
+
+    ``sliding`` keeps the newest ``turns - 1`` (the paper). ``stepped`` lets history grow to ``turns - 1`` and then keeps
+    the newest ``kept``, so that positions shift once in ``turns - kept`` turns instead of at every turn.
+    """
+
+    turns: int
+    policy: str = "sliding"
+    kept: int = 3
+
+    def trim(self, history: deque[HistoryTurn]) -> int:
+        """Drop what no longer fits; returns how many turns were dropped."""
+        limit = self.turns - 1
+        if len(history) <= limit:
+            return 0
+        dropped = len(history) - (limit if self.policy == "sliding" else min(self.kept, limit))
+        for _ in range(dropped):
+            history.popleft()
+        return dropped
+
+
+class Engine(Protocol):
+    """Histories of B conversations, and the conditioning of their current turns."""
+
+    histories: list[deque[HistoryTurn]]
+
+    def condition(self, rows: Sequence[int], tokens: Tensor, masked: Tensor) -> Tensor:
+        """Conditioning ``[A, G, F, D]`` of the agent's frames in the current turns of A conversations.
+
+        :param rows: which conversations.
+        :param tokens: ``[A, G, 4F + 10, d]``: G = 1, or 2 where the second is the branch without the user.
+        :param masked: ``[A, 4F + 10]``, True at agent-motion tokens not given.
+        """
+
+    def append(self, row: int, turn: HistoryTurn) -> None:
+        """A turn is over: remember it."""
+
+    def restore(self, row: int, history: Sequence[HistoryTurn]) -> None:
+        """Replace a conversation's history (empty: forget everything)."""
+
+    def prepare(self) -> None:
+        """Do the work that the next turn does not have to wait for."""
+
+
+class FullWindow:
+    """The whole window through every block at every turn."""
+
+    def __init__(self, model: Timar, window: Window, conversations: int = 1) -> None:
+        self.model = model
+        self.window = window
+        self.histories: list[deque[HistoryTurn]] = [deque() for _ in range(conversations)]
+
+    def condition(self, rows: Sequence[int], tokens: Tensor, masked: Tensor) -> Tensor:
+        frames = agent_motion_slice(self.model.config.turn_frames)
+        outs = []
+        for row, branches, mask in zip(rows, tokens, masked, strict=True):
+            past = self.histories[row]
+            count = len(branches)
+            window = torch.cat([*(turn.tokens.expand(count, -1, -1) for turn in past), branches], dim=1)
+            hidden = torch.cat([*(turn.masked for turn in past), mask]).expand(count, -1)
+            outs.append(self.model.condition(window, hidden)[:, -self.model.config.turn_tokens :][:, frames])
+        return torch.stack(outs)
+
+    def append(self, row: int, turn: HistoryTurn) -> None:
+        self.histories[row].append(turn)
+        self.window.trim(self.histories[row])
+
+    def restore(self, row: int, history: Sequence[HistoryTurn]) -> None:
+        self.histories[row] = deque(history)
+
+    def prepare(self) -> None:
+        """Nothing is left over."""
