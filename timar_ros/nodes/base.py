@@ -88,7 +88,7 @@ class ManagedNode(EndpointNode):
         if result is SUCCESS:
             self.phase = "inactive"
         else:
-            self._release()
+            self._go_unconfigured()
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -97,34 +97,38 @@ class ManagedNode(EndpointNode):
         self.phase = "active"
         self._scope = self._active
         self.listen_anew()
-        result = self._attempt("activate", lambda: (self.await_subscribers(), self.activate()), FAILURE)
+        result = self._attempt("activate", self._begin, FAILURE)
         if result is not SUCCESS:
-            self._stop(state)
+            self._go_inactive(state)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `deactivate`, then close the outputs."""
-        return self._stop(state)
+        return self._go_inactive(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Run `cleanup` and destroy what was created."""
-        return self._release()
+        return self._go_unconfigured()
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate and clean up as far as needed."""
         if self.phase == "active":
-            self._stop(state)
+            self._go_inactive(state)
         if self.phase == "inactive":
-            self._release()
+            self._go_unconfigured()
         self.phase = "finalized"
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After a fault in a transition the node lets everything go and can be configured again."""
         if self.phase == "active":
-            self._stop(state)
-        self._release()
+            self._go_inactive(state)
+        self._go_unconfigured()
         return SUCCESS
+
+    def _begin(self) -> None:
+        self.await_subscribers()
+        self.activate()
 
     def _attempt(self, what: str, hook: Callable[[], Any], otherwise: TransitionCallbackReturn) -> Any:
         # rclpy swallows exceptions of transitions (rclpy#1673), so they are caught and told here.
@@ -134,14 +138,14 @@ class ManagedNode(EndpointNode):
             self.fault = f"cannot {what}: {error}"
             self.get_logger().error(self.fault)
             return otherwise
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self.fault = f"cannot {what}: {type(error).__name__}: {error}"
             self.get_logger().error(f"{self.fault}\n{traceback.format_exc()}")
             return otherwise
         self.fault = None
         return SUCCESS
 
-    def _stop(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def _go_inactive(self, state: LifecycleState) -> TransitionCallbackReturn:
         fault = self.fault
         result = self._attempt("deactivate", self.deactivate, FAULT)
         self.fault = self.fault or fault
@@ -150,7 +154,7 @@ class ManagedNode(EndpointNode):
         super().on_deactivate(state)
         return result
 
-    def _release(self) -> TransitionCallbackReturn:
+    def _go_unconfigured(self) -> TransitionCallbackReturn:
         fault = self.fault
         result = self._attempt("clean up", self.cleanup, FAULT)
         self.fault = self.fault or fault
@@ -170,7 +174,7 @@ class ManagedNode(EndpointNode):
         def guarded(request: Any, response: Any) -> Any:
             try:
                 return original(request, response)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 self.get_logger().error(
                     f"transition {request.transition.label or request.transition.id} refused: {error}"
                 )
@@ -191,7 +195,8 @@ class ManagedNode(EndpointNode):
     # Diagnostics ----------------------------------------------------------------------------------------------------
 
     def _diagnose(self) -> None:
-        level, message, rows = (ERROR, self.fault, {}) if self.fault else (OK, self.phase, {})
+        level, message = (ERROR, self.fault) if self.fault else (OK, self.phase)
+        rows: dict[str, str] = {}
         if self.phase == "active":
             level, message, rows = self.diagnose()
             if quiet := self.quiet_inputs():

@@ -37,7 +37,7 @@ class ParameterNode(Node):
             try:
                 given = self.declare_parameter(parameter.name, parameter.default, parameter.descriptor()).value
                 reason = parameter.fault(given)
-            except Exception as error:  # noqa: BLE001 (rclpy has five exception types for what a user may write here)
+            except Exception as error:
                 reason = f"'{parameter.name}': {error}"
             if reason is not None:
                 raise UserError(f"{self.get_name()}: parameter {reason}")

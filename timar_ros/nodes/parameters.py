@@ -5,6 +5,7 @@ The tables are data, so that `config/timar.yaml`, the documentation and the test
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,14 +46,9 @@ class Parameter:
         """The value as this parameter's type: integers become floats where floats are meant, a list a list."""
         if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if (
-            isinstance(self.default, list)
-            and value is not None
-            and not isinstance(value, (str, bytes, bool, int, float))
-        ):
-            if all(isinstance(item, float) for item in self.default):
-                return [float(item) for item in value]
-            return list(value)
+        if isinstance(self.default, list) and isinstance(value, (list, tuple, array.array)):
+            numbers = isinstance(self.default[0], float)
+            return [float(item) for item in value] if numbers else list(value)
         return value
 
     def fault(self, value: Any) -> str | None:

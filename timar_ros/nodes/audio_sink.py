@@ -1,0 +1,133 @@
+"""Node `audio_sink`: gives out the agent's audio when its motion is shown, and writes it to a file.
+
+The motion for time t is shown at t + playback_delay, so the audio of time t is published then, stamped so.
+"""
+
+from __future__ import annotations
+
+import heapq
+from pathlib import Path
+from typing import Any
+
+from timar_ros.msg import AudioChunk, StreamInfo
+from timar_ros.nodes import qos
+from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.messages import Audio, audio, audio_message
+from timar_ros.nodes.sound_file import SoundFile
+
+MAX_HELD_NS = 30_000_000_000
+"""Audio held back at most: without it a missing `stream_info` would fill the memory."""
+
+
+class AudioSink(ManagedNode):
+    """Delays and gives out one speaker's audio."""
+
+    PARAMETERS = (
+        Parameter("playback_delay", -1.0, "delay of the audio [s]; negative: what stream_info says", -1.0, 60.0),
+        Parameter("file", "", "file (.wav or .flac) that the audio is written to; empty: none"),
+        Parameter("period", 0.01, "how often it looks whether audio is due [s]", 0.001, 0.1),
+        Parameter("late_tolerance", 0.01, "a chunk this much after its time is an underrun [s]", 0.0, 1.0),
+    )  # fmt: skip
+
+    _file: SoundFile | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("audio_sink", **options)
+        self._delay_ns: int | None = None
+
+    def configure(self) -> None:
+        """Learn the delay, open the ways in and out."""
+        given = float(self.value("playback_delay"))
+        self._delay_ns = None if given < 0.0 else round(given * 1e9)
+        self._held: list[tuple[int, int, Audio]] = []
+        self._count = 0
+        self._next_index: dict[int, int] = {}
+        self._output = self.publish_on(AudioChunk, "agent/audio_out", qos.audio())
+        self.subscribe(AudioChunk, "agent/audio", self._take, qos.audio())
+        if self._delay_ns is None:
+            self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
+        self.every(float(self.value("period")), self._give_out)
+        for what in ("underruns", "samples lost", "chunks dropped"):
+            self.statistics.count(what, 0)
+
+    def activate(self) -> None:
+        """Begin a new file."""
+        if self.value("file"):
+            self._file = SoundFile(Path(self.value("file")))
+
+    def deactivate(self) -> None:
+        """Close the file; what is still held back is not for anybody's ears any more."""
+        self._held.clear()
+        self._next_index.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def diagnose(self) -> Diagnosis:
+        """Underruns and what is held back."""
+        rows = {
+            "held back [chunks]": str(len(self._held)),
+            "playback_delay [s]": "unknown" if self._delay_ns is None else f"{self._delay_ns / 1e9:.3f}",
+        }
+        if self._delay_ns is None:
+            return WARN, "waiting for stream_info", rows
+        if self.statistics.counted("underruns"):
+            return WARN, "audio came too late", rows
+        return OK, "playing", rows
+
+    def _take_info(self, message: StreamInfo) -> None:
+        self._delay_ns = round(float(message.playback_delay) * 1e9)
+
+    def _take(self, message: AudioChunk) -> None:
+        chunk = audio(message)
+        self._count += 1
+        heapq.heappush(self._held, (chunk.stamp_ns, self._count, chunk))
+        while chunk.stamp_ns - self._held[0][0] > MAX_HELD_NS:
+            heapq.heappop(self._held)
+            self.statistics.count("chunks dropped")
+        if self._delay_ns is not None:
+            length_ns = round(len(chunk.samples) * 1e9 / chunk.rate)
+            overdue = self.now_ns() - (chunk.stamp_ns + self._delay_ns + length_ns)
+            if overdue > float(self.value("late_tolerance")) * 1e9:
+                self.statistics.count("underruns")
+            self._give_out()
+
+    def _give_out(self) -> None:
+        if self._delay_ns is None:
+            return
+        # Half a period early rather than up to a whole one late.
+        due = self.now_ns() - self._delay_ns + round(float(self.value("period")) * 5e8)
+        while self._held and self._held[0][0] <= due:
+            self._send(heapq.heappop(self._held)[2])
+
+    def _send(self, chunk: Audio) -> None:
+        assert self._delay_ns is not None
+        expected = self._next_index.get(chunk.stream_id, chunk.sample_index)
+        lost = chunk.sample_index - expected
+        if lost < 0:
+            self.statistics.count("duplicates")
+            return
+        self.statistics.count("samples lost", lost)
+        self._next_index = {chunk.stream_id: chunk.sample_index + len(chunk.samples)}
+        self._output.publish(
+            audio_message(
+                chunk.stamp_ns + self._delay_ns,
+                chunk.sample_index,
+                chunk.rate,
+                chunk.samples if chunk.samples.shape[1] > 1 else chunk.samples[:, 0],
+                stream_id=chunk.stream_id,
+                end=chunk.end,
+            )
+        )
+        self.statistics.tick("agent/audio_out")
+        if self._file is not None:
+            self._file.write(chunk.samples.mean(axis=1), chunk.rate, lost)
+
+
+def main() -> int:
+    """Executable `audio_sink`."""
+    return run(AudioSink)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,197 @@
+"""Node `audio_source`: plays a recorded conversation as live audio chunks and tracked motion.
+
+In real time, at a factor of it, or as fast as the consumers take it. At any pace but real time it publishes `/clock`,
+and the other nodes run with `use_sim_time`: one second of the conversation is one second everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any
+
+from rosgraph_msgs.msg import Clock
+
+from timar_ros.errors import UserError
+from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
+from timar_ros.nodes import qos
+from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.messages import audio_message, motion_messages, to_stamp
+from timar_ros.nodes.playback import Recording, Step, load_recording, steps
+
+TAIL_SPEED = 5.0
+"""Pace of the simulated clock after the end when the recording went as fast as it was taken."""
+
+
+class AudioSource(ManagedNode):
+    """Every activation plays the recording from its beginning, as a new stream."""
+
+    PARAMETERS = (
+        Parameter("recording", "", "stereo audio file: left the user, right the agent"),
+        Parameter("user", "", "audio file of the user, instead of 'recording'"),
+        Parameter("agent", "", "audio file of the agent, instead of 'recording'"),
+        Parameter("user_motion", "", "the user's tracked FLAME motion beside it (.npz with exp and pose)"),
+        Parameter("chunk", 0.02, "length of an audio chunk [s]", 0.001, 1.0),
+        Parameter("speed", 1.0, "pace: 1 is real time, 0 as fast as turns are acknowledged", 0.0, 1000.0),
+        Parameter("publish_clock", False, "publish /clock in the conversation's time; needed at any speed but 1"),
+        Parameter("agent_lead", 0.0, "how long ahead of its time the agent's audio is published [s]", 0.0, 10.0),
+        Parameter("start_delay", 0.5, "wait so long after activation before the first sample [s]", 0.0, 60.0),
+        Parameter("turns_ahead", 1, "at speed 0: turns played beyond the last acknowledged one", 0, 100),
+        Parameter("acknowledged_by", "motion", "at speed 0: what acknowledges a turn", choices=("motion", "turns")),
+        Parameter("acknowledge_timeout", 60.0, "at speed 0: go on unacknowledged after so long [s]", 0.1, 3600.0),
+    )  # fmt: skip
+
+    _thread: threading.Thread | None = None
+    _position = 0.0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("audio_source", **options)
+        self._stream_id = 0
+        self._turn_duration = 1.0
+        self.finished = threading.Event()
+
+    def configure(self) -> None:
+        """Read the files, all at once: a file that fails must fail here."""
+        self.recording: Recording = load_recording(*map(self.value, ("recording", "user", "agent", "user_motion")))
+        self._speed = float(self.value("speed"))
+        if self._speed != 1.0 and not self.value("publish_clock"):
+            raise UserError("a 'speed' other than 1 needs 'publish_clock', and 'use_sim_time' in the other nodes")
+        if self.value("publish_clock") and self.get_parameter("use_sim_time").value:
+            raise UserError("the node that publishes /clock cannot itself run with 'use_sim_time'")
+        self._audio = {role: self.publish_on(AudioChunk, f"{role}/audio", qos.audio()) for role in ("user", "agent")}
+        self._motion = self.publish_on(FlameMotion, "user/motion", qos.motion())
+        self._ticks = self.publish_on(Clock, "/clock", qos.commands()) if self.value("publish_clock") else None
+        if self._speed == 0.0:
+            self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
+            if self.value("acknowledged_by") == "motion":
+                self.subscribe(
+                    FlameMotion, "agent/motion", lambda m: self._acknowledge(m.turn), qos.motion(), optional=True
+                )
+            else:
+                self.subscribe(Turn, "turns", lambda m: self._acknowledge(m.number), qos.turns(), optional=True)
+
+    def activate(self) -> None:
+        """Start to play."""
+        self._stream_id += 1
+        self._position = 0.0
+        self._acknowledged = 0
+        self._progress = threading.Condition()
+        self._quit = threading.Event()
+        self.finished.clear()
+        self._thread = threading.Thread(target=self._play, name="playback", daemon=True)
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        """Stop at once."""
+        if self._thread is not None:
+            self._quit.set()
+            with self._progress:
+                self._progress.notify_all()
+            self._thread.join()
+            self._thread = None
+
+    def diagnose(self) -> Diagnosis:
+        """How far the recording is."""
+        rows = {"position [s]": f"{self._position:.2f}", "length [s]": f"{self.recording.seconds:.2f}"}
+        if self.finished.is_set():
+            return OK, "finished", rows
+        late = self.statistics.counted("chunks late")
+        return (WARN, "too slow for this speed", rows) if late else (OK, "playing", rows)
+
+    def _take_info(self, message: StreamInfo) -> None:
+        self._turn_duration = float(message.turn_duration)
+
+    def _acknowledge(self, number: int) -> None:
+        with self._progress:
+            self._acknowledged = max(self._acknowledged, number + 1)
+            self._progress.notify_all()
+
+    def _play(self) -> None:
+        while not self._quit.is_set() and any(p.get_subscription_count() == 0 for p in self._audio.values()):
+            self.get_logger().info("waiting for subscribers of the audio", throttle_duration_sec=5.0)
+            self._quit.wait(0.02)
+        if self._quit.wait(float(self.value("start_delay"))):
+            return
+        lead = float(self.value("agent_lead"))
+        # The stream's time 0. A simulated clock starts from the wall's time, so that stamps are times of day in a bag.
+        origin_ns = self.now_ns() + round(lead * 1e9)
+        begun = time.monotonic() + lead
+        self._tick(origin_ns, -lead)
+        for step in steps(self.recording, float(self.value("chunk")), lead):
+            if not self._wait(begun, step.seconds):
+                return
+            self._tick(origin_ns, step.seconds)
+            self._publish(origin_ns, step)
+            self._position = step.seconds
+        self.finished.set()
+        self.get_logger().info(f"finished: {self.recording.seconds:.1f} s played")
+        self._play_tail(origin_ns)
+
+    def _wait(self, begun: float, seconds: float) -> bool:
+        """Until the conversation's time is ``seconds``; False when told to stop."""
+        if self._speed > 0.0:
+            ahead = begun + seconds / self._speed - time.monotonic()
+            if ahead < -0.1:
+                self.statistics.count("chunks late")
+            return not (self._quit.wait(ahead) if ahead > 0.0 else self._quit.is_set())
+        with self._progress:
+            allowed = self._progress.wait_for(
+                lambda: self._quit.is_set() or seconds <= self._limit(), float(self.value("acknowledge_timeout"))
+            )
+            if not allowed:
+                self.get_logger().warning(f"turn {self._acknowledged} was never acknowledged: going on without")
+                self._acknowledged += 1
+        return not self._quit.is_set()
+
+    def _limit(self) -> float:
+        return (self._acknowledged + int(self.value("turns_ahead"))) * self._turn_duration + 1e-9
+
+    def _tick(self, origin_ns: int, seconds: float) -> None:
+        if self._ticks is not None:
+            self._ticks.publish(Clock(clock=to_stamp(origin_ns + round(seconds * 1e9))))
+
+    def _publish(self, origin_ns: int, step: Step) -> None:
+        for piece in step.pieces:
+            self._audio[piece.role].publish(
+                audio_message(
+                    origin_ns + round(piece.index * 1e9 / piece.rate),
+                    piece.index,
+                    piece.rate,
+                    piece.samples,
+                    stream_id=self._stream_id,
+                    end=piece.end,
+                )
+            )
+            self.statistics.tick(f"{piece.role}/audio")
+        if step.frames is not None and len(step.frames):
+            rate = self.recording.motion_rate
+            for message in motion_messages(origin_ns + round(step.first_frame * 1e9 / rate), rate, step.frames):
+                self._motion.publish(message)
+                self.statistics.tick("user/motion")
+
+    def _play_tail(self, origin_ns: int) -> None:
+        """Let the simulated clock run on, so that what was delayed still comes out, once all turns are answered."""
+        if self._ticks is None:
+            return
+        chunk = float(self.value("chunk"))
+        last_turn = math.ceil(self.recording.seconds / self._turn_duration - 1e-6)
+        if self._speed == 0.0:
+            with self._progress:
+                self._progress.wait_for(
+                    lambda: self._quit.is_set() or self._acknowledged >= last_turn,
+                    float(self.value("acknowledge_timeout")),
+                )
+        seconds = self._position
+        while not self._quit.wait(chunk / (self._speed or TAIL_SPEED)):
+            seconds += chunk
+            self._tick(origin_ns, seconds)
+
+
+def main() -> int:
+    """Executable `audio_source`."""
+    return run(AudioSource)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
