@@ -81,7 +81,9 @@ class Clip:
 def find_pairs(folder: Path) -> tuple[list[Pair], list[str]]:
     """Conversations of a folder by name, and a line for every file that lacks its partner."""
     names = {
-        path.name.rsplit("_speaker", 1)[0] for suffix in ("wav", "npz") for path in folder.glob(f"*_speaker[12].{suffix}")
+        path.name.rsplit("_speaker", 1)[0]
+        for suffix in ("wav", "npz")
+        for path in folder.glob(f"*_speaker[12].{suffix}")
     }
     pairs, faults = [], []
     for name in sorted(names):
@@ -118,7 +120,9 @@ def map_array(path: Path, name: str) -> NDArray[np.generic]:
                 # The local header's name and extra fields may be longer than the central directory says.
                 raw.seek(info.header_offset + 26)
                 lengths = raw.read(4)
-            offset = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+            offset = (
+                info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+            )
             return np.memmap(path, dtype, "r", offset + header_bytes, shape, order="F" if fortran else "C")
     except KeyError as error:
         raise UserError(f"{path}: has no array '{name}' (DualTalk's npz hold exp and pose)") from error
@@ -207,7 +211,9 @@ class DualTalkFolder:
         if not self.pairs:
             raise UserError(f"{folder}: no complete pair X_speaker1/2 .wav/.npz; timar data check {path} lists faults")
 
-    def clips(self, seconds: float | None = 8.0, hop: float | None = None, roles: tuple[int, ...] = (1, 2)) -> list[Clip]:
+    def clips(
+        self, seconds: float | None = 8.0, hop: float | None = None, roles: tuple[int, ...] = (1, 2)
+    ) -> list[Clip]:
         """All clips in a fixed order: by name, then agent's role, then time.
 
         :param seconds: length of a clip (whole motion frames); None gives each file whole, one clip a role.

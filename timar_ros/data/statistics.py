@@ -1,0 +1,105 @@
+"""Statistics of conversational motion: what synthetic motion is calibrated by and real tracking is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import butter, filtfilt, welch
+
+FRAME_RATE = 25
+SAMPLES_PER_FRAME = 640
+
+
+def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Smoothed log-energy of speech in [-1, 1], one value a motion frame ``[n // 640]``: 4 Hz, without delay."""
+    frames = len(speech) // SAMPLES_PER_FRAME
+    power = np.square(speech[: frames * SAMPLES_PER_FRAME].reshape(frames, -1), dtype=np.float64).mean(axis=1)
+    smoothing = butter(2, 4 / (FRAME_RATE / 2))
+    return np.asarray(filtfilt(*smoothing, np.log(np.sqrt(power) + 1e-3)))
+
+
+def correlation_at(driver: NDArray[np.float64], follower: NDArray[np.float64], lag: int) -> float:
+    """Pearson correlation of a track with another one that follows ``lag`` frames later."""
+    length = min(len(driver), len(follower) - lag)
+    return float(np.corrcoef(driver[:length], follower[lag : lag + length])[0, 1])
+
+
+def speaking(speech: NDArray[np.float32], below_peak: float = 25.0) -> NDArray[np.bool_]:
+    """Frames in which somebody speaks: within so many dB of the loud parts (95th percentile), gaps of 0.2 s closed."""
+    frames = len(speech) // SAMPLES_PER_FRAME
+    power = np.square(speech[: frames * SAMPLES_PER_FRAME].reshape(frames, -1), dtype=np.float64).mean(axis=1)
+    level = 10 * np.log10(power + 1e-10)
+    loud = (level > np.quantile(level, 0.95) - below_peak).astype(np.float64)
+    return np.asarray(np.convolve(loud, np.ones(5) / 5, "same") > 0.3)
+
+
+def phrase_ends(active: NDArray[np.bool_], silence: float = 0.3, shortest: float = 0.5) -> list[int]:
+    """Frames where a stretch of speech of at least ``shortest`` seconds ends before ``silence`` seconds of quiet."""
+    gap, least = round(silence * FRAME_RATE), round(shortest * FRAME_RATE)
+    ends, begin = [], None
+    for frame, on in enumerate(active):
+        if on and begin is None:
+            begin = frame
+        if begin is not None and not active[frame : frame + gap].any():
+            if frame - begin >= least:
+                ends.append(frame)
+            begin = None
+    return ends
+
+
+def nod_ratio(
+    motion: NDArray[np.float32], own: NDArray[np.bool_], partner: NDArray[np.bool_], after: float = 1.0
+) -> float | None:
+    """Head pitch energy at 1-4 Hz in the second after the partner's phrase ends against elsewhere while listening.
+
+    None when the clip has no listening frames of either sort.
+    """
+    frames = min(len(motion), len(own), len(partner))
+    pitch = filtfilt(*butter(2, (1 / 12.5, 4 / 12.5), "band"), motion[:frames, 53].astype(np.float64))
+    window = np.zeros(frames, bool)
+    for end in phrase_ends(partner[:frames]):
+        window[end : end + round(after * FRAME_RATE)] = True
+    listening = ~own[:frames]
+    inside, outside = window & listening, ~window & listening
+    if inside.sum() < FRAME_RATE or outside.sum() < FRAME_RATE:
+        return None
+    return float(np.mean(pitch[inside] ** 2) / np.mean(pitch[outside] ** 2))
+
+
+def describe(
+    motion: NDArray[np.float32], speech: NDArray[np.float32], partner_speech: NDArray[np.float32] | None = None
+) -> dict[str, Any]:
+    """Statistics of one speaker's motion ``[T,56]`` (TIMAR order) with own and partner's speech at 16 kHz."""
+    energy = log_energy(speech)
+    jaw = motion[:, 50].astype(np.float64)
+    deviation = motion.std(axis=0)
+    change = np.diff(motion, axis=0).std(axis=0) / np.maximum(deviation, 1e-9)
+    lags = [correlation_at(energy, jaw, lag) for lag in range(8)]
+    own = speaking(speech)
+    frequency, power = welch(motion[:, 53], FRAME_RATE, nperseg=min(250, len(motion)))
+    made: dict[str, Any] = {
+        "expression_sd": deviation[:50].tolist(),
+        "expression_change": change[:50].tolist(),
+        "expression_mean": motion[:, :50].mean(axis=0).tolist(),
+        "jaw_mean": float(jaw.mean()),
+        "jaw_sd": float(jaw.std()),
+        "jaw_change": float(change[50]),
+        "jaw_energy_correlation": lags[0],
+        "jaw_energy_best": max(lags),
+        "jaw_energy_lag": int(np.argmax(lags)),
+        "head_mean": motion[:, 53:].mean(axis=0).tolist(),
+        "head_sd": deviation[53:].tolist(),
+        "head_change": change[53:].tolist(),
+        "head_pitch_1_to_4_hz": float(power[(frequency >= 1) & (frequency < 4)].sum() / max(power.sum(), 1e-12)),
+        "speaking": float(own.mean()),
+    }
+    if partner_speech is not None:
+        other = speaking(partner_speech)
+        frames = min(len(own), len(other), len(jaw))
+        only_partner = other[:frames] & ~own[:frames]
+        made["jaw_partner_only"] = float(jaw[:frames][only_partner].mean()) if only_partner.any() else None
+        made["jaw_own"] = float(jaw[:frames][own[:frames]].mean()) if own.any() else None
+        made["nod_ratio"] = nod_ratio(motion, own, other)
+    return made

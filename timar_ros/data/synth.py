@@ -1,0 +1,168 @@
+"""Synthetic two-party conversations in DualTalk's folder layout: deterministic for a seed, resumable, in parallel.
+
+A conversation depends on (seed, its number) alone: making more of them later, in another order or with another number
+of processes gives the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from timar_ros.data.synth_dialogue import Utterance, hold_conversation, record
+from timar_ros.data.synth_manner import manner_of
+from timar_ros.data.synth_motion import move
+from timar_ros.data.synth_voices import SAMPLE_RATE, Voice, require_engines, voices
+from timar_ros.errors import UserError
+
+FORMAT = 1
+FRAME_RATE = 25
+MANIFEST = "synth.json"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """``audio [2, n]`` at 16 kHz in [-1, 1], ``motion [2, T, 56]`` in TIMAR order, and what was said when."""
+
+    audio: NDArray[np.float32]
+    motion: NDArray[np.float32]
+    utterances: tuple[Utterance, ...]
+    cast: tuple[Voice, Voice]
+
+
+def split_of(number: int) -> str:
+    """Eight of ten conversations are for training, one for test, one out of distribution."""
+    return {8: "test", 9: "ood"}.get(number % 10, "train")
+
+
+def make_conversation(
+    seed: int, number: int, seconds: tuple[float, float] = (20.0, 60.0), ood: bool = False
+) -> Conversation:
+    """One conversation, the same for the same arguments on every machine with the same voices installed.
+
+    :param seconds: shortest and longest length; whole seconds are drawn between them.
+    :param ood: take voices and manners that training never hears or sees.
+    :raises UserError: a speech engine is missing.
+    """
+    rng = np.random.default_rng([seed, number])
+    pool = voices(ood)
+    one, other = rng.choice(len(pool), 2, replace=False)
+    cast = (pool[one], pool[other])
+    manners = (manner_of(cast[0], ood), manner_of(cast[1], ood))
+    duration = float(rng.integers(round(seconds[0]), round(seconds[1]) + 1))
+    dialogue = hold_conversation(cast, (manners[0].habits, manners[1].habits), duration, rng)
+    return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name and rename it, so that a killed run leaves no half file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write(partial)
+    partial.replace(path)
+
+
+def _write_npz(path: Path, motion: NDArray[np.float32]) -> None:
+    # Uncompressed, so that a reader can map it into memory.
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            exp=motion[:, :50],
+            pose=np.concatenate([motion[:, 53:], motion[:, 50:53]], axis=1),
+            rate=np.float32(FRAME_RATE),
+        )
+
+
+def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
+    """The four files of DualTalk's layout and ``NAME.json`` with voices and utterances, which is written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(2):
+        stem = f"{name}_speaker{index + 1}"
+        audio, motion = talk.audio[index], talk.motion[index]
+        _replace(
+            folder / f"{stem}.wav",
+            lambda path, audio=audio: soundfile.write(str(path), audio, SAMPLE_RATE, "PCM_16", format="WAV"),
+        )
+        _replace(folder / f"{stem}.npz", lambda path, motion=motion: _write_npz(path, motion))
+    about = {
+        "voices": [asdict(voice) for voice in talk.cast],
+        # Speakers are numbered from 1 in file names.
+        "utterances": [{**asdict(u), "speaker": u.speaker + 1} for u in talk.utterances],
+    }
+    _replace(folder / f"{name}.json", lambda path: path.write_text(json.dumps(about, indent=1) + "\n"))
+
+
+def _make_one(out: str, seed: int, number: int, seconds: tuple[float, float]) -> int:
+    split = split_of(number)
+    write_conversation(
+        Path(out) / split, conversation_name(number), make_conversation(seed, number, seconds, split == "ood")
+    )
+    return number
+
+
+def conversation_name(number: int) -> str:
+    """The name of a conversation's files."""
+    return f"synth{number:06d}"
+
+
+def make_folder(
+    out: str | Path,
+    conversations: int,
+    seed: int,
+    seconds: tuple[float, float] = (20.0, 60.0),
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Make a data set, or finish or extend one begun with the same seed and lengths; returns how many were made now.
+
+    :param progress: called with (done, total) after each conversation, those found ready included.
+    :raises UserError: the folder holds a set made otherwise, cannot be written, or a speech engine is missing.
+    """
+    out = Path(out)
+    if conversations < 1 or not 5 <= seconds[0] <= seconds[1]:
+        raise UserError(f"{conversations} conversations of {seconds[0]}-{seconds[1]} s: at least 1, of 5 s or more")
+    require_engines()
+    settings = {"format": FORMAT, "seed": seed, "seconds": list(seconds)}
+    manifest = out / MANIFEST
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if manifest.exists():
+            found = json.loads(manifest.read_text())
+            if found != settings:
+                raise UserError(f"{manifest}: this set was made with {found}, not {settings}; choose another folder")
+        elif any(out.iterdir()):
+            raise UserError(f"{out}: not empty and no synthetic set; choose a new folder")
+        else:
+            _replace(manifest, lambda path: path.write_text(json.dumps(settings) + "\n"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out}: cannot be used ({error})") from error
+    missing = [n for n in range(conversations) if not (out / split_of(n) / f"{conversation_name(n)}.json").exists()]
+    done = conversations - len(missing)
+    if progress is not None:
+        progress(done, conversations)
+    if jobs <= 1:
+        for number in missing:
+            _make_one(str(out), seed, number, seconds)
+            done += 1
+            if progress is not None:
+                progress(done, conversations)
+        return len(missing)
+    with ProcessPoolExecutor(jobs) as pool:
+        running = [pool.submit(_make_one, str(out), seed, number, seconds) for number in missing]
+        try:
+            for future in as_completed(running):
+                future.result()
+                done += 1
+                if progress is not None:
+                    progress(done, conversations)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return len(missing)
