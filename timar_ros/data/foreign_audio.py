@@ -68,7 +68,7 @@ class PcmFormat:
 
 @dataclass(frozen=True)
 class ForeignAudio:
-    """Samples [n, channels] float32 in [-1, 1], their rate [Hz], and the stamp [ns] of the first, if the message has one."""
+    """Samples [n, channels] float32 in [-1, 1], their rate [Hz], and the first one's stamp [ns] or None."""
 
     samples: Samples
     rate: int

@@ -165,7 +165,7 @@ class Microphone:
             try:
                 stream.abort(ignore_errors=True)
                 stream.close(ignore_errors=True)
-            except Exception as error:  # noqa: BLE001 - a driver whose device is gone may fail in any way; it must not end us
+            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
                 self._report(f"microphone: closing failed: {error}")
 
     def _watch(self) -> None:
@@ -179,7 +179,7 @@ class Microphone:
             try:
                 refresh()
                 self._open()
-            except Exception:  # noqa: BLE001 - not there yet; the next round tries again
+            except Exception:  # not there yet; the next round tries again
                 self._closing.wait(0.5)
             else:
                 self.counters.reopened += 1

@@ -1,0 +1,102 @@
+"""Topics whose types are other packages': found, imported and subscribed to while the node runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from timar_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from timar_ros.nodes.base import ManagedNode
+
+DEBIAN_NAMES = {"audio_common_msgs": "audio-common-msgs", "hri_msgs": "hri-msgs", "tf2_msgs": "tf2-msgs"}
+
+
+def message_class(msgtype: str) -> type:
+    """The class of ``package/msg/Name``.
+
+    :raises UserError: when the package is not installed, or has no such message, naming what to install.
+    """
+    package, _, name = msgtype.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except ImportError as error:
+        debian = DEBIAN_NAMES.get(package, package.replace("_", "-"))
+        raise UserError(
+            f"message type {msgtype} is not installed here: install its package "
+            f"('apt install ros-$ROS_DISTRO-{debian}'), or source the workspace that has '{package}'"
+        ) from error
+    except AttributeError as error:
+        raise UserError(
+            f"the installed package '{package}' has no message {name}; another package has its name"
+        ) from error
+
+
+def adapted(offers: Collection[QoSProfile], depth: int) -> QoSProfile:
+    """What connects to all publishers of a topic: as much as the least of them offers."""
+    reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+    latched = bool(offers) and all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+class ForeignTopic:
+    """A subscription that comes into being once somebody publishes the topic, with that publisher's type and QoS.
+
+    Create it in a node's `activate`; it looks for the topic twice a second until it is there. A fault (a type that
+    is not installed) is logged once and kept in ``fault`` for the diagnostics.
+
+    :param topic: as given to the node: relative names are in its namespace, remappings apply.
+    :param callback: called with each message; may raise MessageError or UserError to reject it.
+    :param depth: how many messages may wait.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        topic: str,
+        callback: Callable[[Any], None],
+        *,
+        depth: int = 100,
+        optional: bool = False,
+    ) -> None:
+        self.node = node
+        self.topic = topic
+        self.msgtype: str | None = None
+        self.fault: str | None = None
+        self._resolved = node.resolve_topic_name(topic)
+        self._callback = callback
+        self._depth = depth
+        self._optional = optional
+        self._look()
+        if self.msgtype is None:
+            node.every(0.5, self._look, steady=True)
+
+    def _look(self) -> None:
+        if self.msgtype is not None or self.fault is not None:
+            return
+        publishers = self.node.get_publishers_info_by_topic(self._resolved)
+        if not publishers:
+            return
+        types = {publisher.topic_type for publisher in publishers}
+        try:
+            if len(types) > 1:
+                raise UserError(f"it is published with different types: {', '.join(sorted(types))}")
+            msgtype = types.pop()
+            cls = message_class(msgtype)
+        except UserError as error:
+            self.fault = f"{self._resolved}: {error}"
+            self.node.get_logger().error(self.fault)
+            return
+        profile = adapted([publisher.qos_profile for publisher in publishers], self._depth)
+        self.node.subscribe(cls, self.topic, self._callback, profile, optional=self._optional)
+        self.msgtype = msgtype
+        self.node.get_logger().info(f"{self._resolved} is {msgtype}")

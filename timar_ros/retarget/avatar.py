@@ -1,0 +1,120 @@
+"""FLAME frames as weights of other face models: ARKit blendshapes, FACS action units, one number for a mouth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from scipy.signal import butter, sosfilt
+
+from timar_ros.errors import UserError
+from timar_ros.resources import share
+
+Floats = npt.NDArray[np.float32]
+
+COLUMNS = (
+    *(f"exp{i}" for i in range(50)),
+    "jaw_x",
+    "jaw_y",
+    "jaw_z",
+    "head_x",
+    "head_y",
+    "head_z",
+    "bias",
+)
+ACTION_UNITS = 99
+HEAD_SHAKE, HEAD_NOD = 84, 85
+# A movement of this many rad/s (RMS in the band) counts as a full nod or shake.
+FULL_SWING = 0.8
+
+
+class AvatarMap:
+    """A linear map from FLAME to weights, read from a file (``config/avatar.yaml`` explains its form).
+
+    :raises UserError: when the file cannot be read or names a column that there is not.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        file = Path(path) if path else share("config", "avatar.yaml")
+        try:
+            table = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"avatar map {file} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(table, dict) or set(table) != {"arkit", "facs", "mouth"}:
+            raise UserError(f"avatar map {file} must have the entries 'arkit', 'facs' and 'mouth'")
+        self.names = tuple(str(name) for name in table["arkit"])
+        self._arkit = np.stack([_row(file, name, terms) for name, terms in table["arkit"].items()])
+        self._units = np.array([_unit(file, unit) for unit in table["facs"]], np.int64)
+        self._facs = np.stack([_row(file, str(unit), terms) for unit, terms in table["facs"].items()])
+        self._mouth = _row(file, "mouth", table["mouth"])
+
+    def arkit(self, frames: npt.ArrayLike) -> Floats:
+        """Weights [T, len(names)] in [0, 1] of frames [T, 56]."""
+        return _weights(frames, self._arkit)
+
+    def mouth(self, frames: npt.ArrayLike) -> Floats:
+        """How far the mouth is open [T], 0 to 1, of frames [T, 56]."""
+        return _weights(frames, self._mouth[None])[:, 0]
+
+    def facs(self, frames: npt.ArrayLike) -> Floats:
+        """Intensities [T, 99] in [0, 1] of the static action units of frames [T, 56]."""
+        out = np.zeros((len(np.asarray(frames)), ACTION_UNITS), np.float32)
+        out[:, self._units] = _weights(frames, self._facs)
+        return out
+
+
+class HeadGestures:
+    """Nods and shakes in a stream of frames: movement of pitch or yaw between 1 and 4 Hz, causal.
+
+    :param rate: frames per second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._sos = butter(2, [1.0, 4.0], "bandpass", fs=rate, output="sos")
+        self._state = np.zeros((len(self._sos), 2, 2))
+        self._smoothing = float(np.exp(-1.0 / (0.3 * rate)))
+        self._energy = np.zeros(2)
+        self._start: npt.NDArray[np.float64] | None = None
+
+    def push(self, frames: npt.ArrayLike) -> Floats:
+        """Strength [T, 2] of nod and shake, 0 to 1, of the next frames [T, 56]."""
+        angles = np.asarray(frames, np.float64)[:, 53:55]
+        if self._start is None:  # at rest, wherever the head is
+            self._start = angles[0]
+        banded, self._state = sosfilt(self._sos, angles - self._start, axis=0, zi=self._state)
+        out = np.empty((len(angles), 2), np.float32)
+        for index, swing in enumerate(banded * 2 * np.pi * 2.0):  # rad to rad/s at the band's middle, 2 Hz
+            self._energy = self._smoothing * self._energy + (1 - self._smoothing) * swing**2
+            out[index] = np.minimum(1.0, np.sqrt(2 * self._energy) / FULL_SWING)
+        return out
+
+
+def _weights(frames: npt.ArrayLike, rows: Floats) -> Floats:
+    values = np.asarray(frames, np.float32)
+    if values.ndim != 2 or values.shape[1] != 56:
+        raise ValueError(f"frames must be [T, 56], not {values.shape}")
+    columns = np.concatenate([values, np.ones((len(values), 1), np.float32)], axis=1)
+    return np.clip(columns @ rows.T, 0.0, 1.0).astype(np.float32)
+
+
+def _row(file: Path, name: str, terms: object) -> Floats:
+    if not isinstance(terms, Mapping):
+        raise UserError(f"avatar map {file}: '{name}' must be a table of columns and factors")
+    row = np.zeros(len(COLUMNS), np.float32)
+    for column, factor in terms.items():
+        if column not in COLUMNS or not isinstance(factor, (int, float)) or not np.isfinite(factor):
+            raise UserError(
+                f"avatar map {file}: '{name}' has '{column}: {factor}'; "
+                "columns are exp0..exp49, jaw_x/y/z, head_x/y/z and bias, factors are numbers"
+            )
+        row[COLUMNS.index(column)] = factor
+    return row
+
+
+def _unit(file: Path, unit: object) -> int:
+    if not isinstance(unit, int) or not 0 <= unit < ACTION_UNITS:
+        raise UserError(f"avatar map {file}: action unit {unit!r} is not a number from 0 to {ACTION_UNITS - 1}")
+    return unit
