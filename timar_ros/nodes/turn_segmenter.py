@@ -1,0 +1,145 @@
+"""Node `turn_segmenter`: audio chunks of both speakers and a tracker's frames become turns of a fixed length."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
+from timar_ros.nodes import qos
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.messages import audio, motion, turn_message
+from timar_ros.streaming.resampling import MOTION_RATE
+from timar_ros.streaming.turns import TurnBuilder, TurnInput
+
+LINGER = 0.1
+"""Wall time [s] after the end of both streams in which what was sent before them may still arrive on other topics."""
+
+
+def _whole_frames(seconds: float) -> str | None:
+    frames = seconds * MOTION_RATE
+    return None if math.isclose(frames, round(frames)) else f"must be a whole number of frames of {1 / MOTION_RATE} s"
+
+
+class TurnSegmenter(ManagedNode):
+    """A thin coat around TurnBuilder. Every activation begins a new conversation, but turn numbers go on."""
+
+    PARAMETERS = (
+        Parameter("turn_seconds", 1.0, "length of a turn [s]; must be the model's", 0.04, 60.0, check=_whole_frames),
+        Parameter("mode", "reactive", "anticipatory: turns also when they begin", choices=("reactive", "anticipatory")),
+        Parameter("max_lateness", 0.05, "a turn waits so long after its end for what has not come [s]", 0.0, 10.0),
+        Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
+        Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
+        Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
+        Parameter("period", 0.02, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
+    )  # fmt: skip
+
+    builder: TurnBuilder
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("turn_segmenter", **options)
+        self._next_number = 0
+        self._warned: dict[str, int] = {}
+        self._mismatch: str | None = None
+
+    def configure(self) -> None:
+        """Open the ways in and out."""
+        self._output = self.publish_on(Turn, "turns", qos.turns())
+        self.subscribe(AudioChunk, "user/audio", lambda m: self._take_audio("user", m), qos.audio())
+        self.subscribe(AudioChunk, "agent/audio", lambda m: self._take_audio("agent", m), qos.audio())
+        self.subscribe(FlameMotion, "user/motion", self._take_motion, qos.motion(), optional=True)
+        self.subscribe(StreamInfo, "stream_info", self._check_info, qos.latched(), inactive=True)
+        self.every(float(self.value("period")), self._advance, steady=True)
+        self._next_number = 0
+
+    def activate(self) -> None:
+        """Begin a conversation."""
+        self.builder = TurnBuilder(
+            turn_seconds=self.value("turn_seconds"),
+            mode=self.value("mode"),
+            max_lateness=self.value("max_lateness"),
+            tracker_timeout=self.value("tracker_timeout"),
+            max_ahead=self.value("max_ahead"),
+            max_pause=self.value("max_pause"),
+            first_number=self._next_number,
+        )
+        self._warned = {}
+        self._ended: dict[str, bool] = {"user": False, "agent": False}
+        self._finish_at = math.inf
+
+    def deactivate(self) -> None:
+        """Forget the turn at hand; its number is not given again."""
+        if self.phase == "active" and hasattr(self, "builder"):
+            self._next_number = self.builder.next_number
+
+    def diagnose(self) -> Diagnosis:
+        """What the builder counted."""
+        counters = self.builder.counters.as_dict()
+        rows = {name.replace("_", " "): str(number) for name, number in counters.items()}
+        if self._mismatch is not None:
+            return ERROR, self._mismatch, rows
+        names = ("lost_user", "lost_agent", "late_chunks")
+        grown = [name for name in names if counters[name] > self._warned.get(name, 0)]
+        self._warned = counters
+        return (WARN, f"rising: {', '.join(grown)}", rows) if grown else (OK, "listening", rows)
+
+    def _take_audio(self, role: str, message: AudioChunk) -> None:
+        chunk = audio(message)
+        self._report(
+            self.builder.add_audio(
+                role,  # type: ignore[arg-type]
+                chunk.stamp_ns,
+                chunk.sample_index,
+                chunk.rate,
+                chunk.samples,
+                stream_id=chunk.stream_id,
+                end=chunk.end,
+            ),
+            role,
+        )
+        self._give_out(self.builder.pop())
+        self._ended[role] = chunk.end
+        self._finish_at = time.monotonic() + LINGER if all(self._ended.values()) else math.inf
+
+    def _take_motion(self, message: FlameMotion) -> None:
+        tracked = motion(message)
+        self._report(self.builder.add_motion(tracked.stamp_ns, tracked.rate, tracked.frames), "user motion")
+        self._give_out(self.builder.pop())
+
+    def _advance(self) -> None:
+        self.builder.advance(self.now_ns())
+        self._give_out(self.builder.pop())
+        if time.monotonic() > self._finish_at:
+            self._finish_at = math.inf
+            self._give_out(self.builder.finish())
+
+    def _give_out(self, turns: list[TurnInput]) -> None:
+        for turn in turns:
+            self._output.publish(turn_message(turn, MOTION_RATE))
+            self.statistics.tick("planned turns" if turn.planned else "turns")
+            over_ns = turn.stamp_ns + (0 if turn.planned else round(turn.duration * 1e9))
+            self.statistics.latency("turn over to published", max(0.0, (self.now_ns() - over_ns) / 1e9))
+
+    def _report(self, reason: str | None, what: str) -> None:
+        if reason is not None:
+            self.get_logger().warning(f"{what} refused: {reason}", throttle_duration_sec=5.0)
+
+    def _check_info(self, info: StreamInfo) -> None:
+        self._mismatch = None
+        for name, own, other in (
+            ("turn_seconds", float(self.value("turn_seconds")), float(info.turn_duration)),
+            ("mode", self.value("mode"), info.mode),
+        ):
+            if own != other and not (isinstance(own, float) and math.isclose(own, other, rel_tol=1e-5)):
+                self._mismatch = f"'{name}' is {own} here, but {other} in {info.model}'s stream_info"
+                self.get_logger().error(self._mismatch)
+
+
+def main() -> int:
+    """Executable `turn_segmenter`."""
+    return run(TurnSegmenter)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
