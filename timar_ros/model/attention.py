@@ -28,12 +28,15 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``[B, heads, T, width / heads]`` of ``x [B, T, width]``."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        batch, count, width = x.shape
+        fused: Tensor = self.qkv(x)
+        q, k, v = fused.view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
     def merge(self, attended: Tensor) -> Tensor:
         """Join the heads ``[B, heads, T, width / heads]`` and project back to ``[B, T, width]``."""
-        return self.dropout(self.proj(attended.transpose(1, 2).flatten(2)))
+        out: Tensor = self.dropout(self.proj(attended.transpose(1, 2).flatten(2)))
+        return out
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attend within ``x [B, T, width]``; ``mask`` is boolean, True where the query may see the key."""
@@ -52,7 +55,9 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        """``x [..., width]`` to the same shape."""
+        out: Tensor = self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        return out
 
 
 class Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Reading and writing TIMAR models: our folders, bare safetensors, and the authors' checkpoint. Never an open pickle."""
+"""Reading and writing TIMAR models: our folders, bare safetensors, the authors' checkpoint. Never an open pickle."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ def save_timar(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = None if dtype is None else pick_dtype(dtype, model.device)
+    exact = {key for key, _ in model.named_buffers(recurse=False)}
     state = {
-        key: value.detach().cpu().to(stored or value.dtype).contiguous()
+        key: value.detach().cpu().to(value.dtype if stored is None or key in exact else stored).contiguous()
         for key, value in model.state_dict().items()
         if model.speech_source is None or not key.startswith(_SPEECH)
     }
@@ -83,10 +84,10 @@ def save_timar(
     weights, text = folder / "model.safetensors", folder / "config.json"
     part = weights.with_suffix(f".{os.getpid()}.part")
     save_file(state, part)
-    os.replace(part, weights)
+    part.replace(weights)
     part = text.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, text)
+    part.replace(text)
 
 
 def load_timar(
@@ -98,12 +99,12 @@ def load_timar(
 ) -> Timar:
     """Load a model for inference or further training.
 
-    :param path: a folder with config.json and model.safetensors, a bare .safetensors, or the authors' .pth (EMA weights).
+    :param path: a folder (config.json, model.safetensors), a bare .safetensors, or the authors' .pth (EMA weights).
     :param speech: a folder or hub name for transformers, or (weights.safetensors, speech configuration as a mapping);
         default: what config.json names, or for the other kinds of file the released model's encoder.
     :param config: default: what the folder or the checkpoint says; for a bare .safetensors the released model's.
     :param device: ``cpu``, ``cuda``, ``cuda:1``, ... or ``auto`` (CUDA where there is one).
-    :param dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``, which times both on the device and takes the faster.
+    :param dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: times the first two and takes the faster.
     :raises UserError: when a file is missing, is not what it should be, or its keys do not fit the configuration.
     """
     path = Path(path)
@@ -137,7 +138,11 @@ def load_timar(
     if source is not None:
         encoder.requires_grad_(False)
     target = pick_device(device)
-    return model.to(target, pick_dtype(dtype, target, config)).eval()
+    statistics = {key: value.float() for key, value in model.named_buffers(recurse=False)}
+    model = model.to(target, pick_dtype(dtype, target, config)).eval()
+    for key, value in statistics.items():  # motion's statistics stay exact
+        setattr(model, key, value.to(target))
+    return model
 
 
 def file_sha256(path: Path) -> str:
@@ -189,7 +194,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_authors_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """EMA weights and arguments of the authors' ``torch.save`` file; the only class it may hold is argparse.Namespace."""
+    """EMA weights and arguments of the authors' ``torch.save`` file, which may hold argparse.Namespace alone."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             values = torch.load(path, map_location="cpu", weights_only=True)

@@ -50,6 +50,7 @@ _SIZES: dict[str, dict[str, Any]] = {
         "head_width": 192,
         "attention_dropout": 0.0,
         "partial_motion": True,
+        "standardise": True,
     },
     "base": {
         "encoder_width": 768,
@@ -101,6 +102,8 @@ class TimarConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     partial_motion: bool = False  # a learned 56-vector stands for untracked columns of the user's motion
+    standardise: bool = False  # motion is standardised by stored statistics on the way in, and back on the way out
+    noise_correlation: float = 0.0  # seconds over which sampling noise is correlated, unless a Conversation says other
 
     def __post_init__(self) -> None:
         for name in ("motion_rate", "speech_rate", "speech_width", "motion_width", "token_width", "encoder_width",
@@ -118,8 +121,12 @@ class TimarConfig:
                 raise UserError(f"model configuration: {heads} attention heads do not divide the width {width}")
         if self.encoder_depth < 1 or self.decoder_depth < 0:
             raise UserError("model configuration: encoder_depth must be at least 1 and decoder_depth at least 0")
-        for name, value in (("frames", self.motion_rate * self.turn_seconds), ("samples", self.speech_rate * self.turn_seconds),
-                            ("turns in the context", self.context_seconds / self.turn_seconds)):  # fmt: skip
+        counts = {
+            "frames": self.motion_rate * self.turn_seconds,
+            "samples": self.speech_rate * self.turn_seconds,
+            "turns in the context": self.context_seconds / self.turn_seconds,
+        }
+        for name, value in counts.items():
             if value < 1 or not math.isclose(value, round(value)):
                 raise UserError(
                     f"model configuration: a turn of {self.turn_seconds} s gives {value} {name}, not a whole number"

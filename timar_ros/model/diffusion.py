@@ -1,7 +1,7 @@
-"""The diffusion head: a small MLP that denoises one motion frame given that frame's conditioning (paper, section 3.4).
+"""The diffusion head: a small MLP that denoises a motion frame given its conditioning (paper, section 3.4).
 
-The network predicts x0 and a learned-range variance (Nichol & Dhariwal 2021); sampling is ancestral DDPM on a few evenly
-spaced steps; all arithmetic between the network's calls is fp32.
+The network predicts x0 and a learned-range variance (Nichol & Dhariwal 2021); sampling is ancestral DDPM on a few
+evenly spaced steps; all arithmetic between the network's calls is fp32.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 TRAINING_STEPS = 1000
 _FREQUENCIES = 128
+_STEPS_AT_ONCE = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Coefficients of a diffusion process with S steps, float64 ``[S]`` each; ``steps`` are the original step indices."""
+    """Coefficients of a process of S steps, float64 ``[S]`` each; ``steps`` are the original step indices."""
 
     steps: np.ndarray
     signal: np.ndarray  # sqrt(alpha_bar): the share of x0 in x_t
@@ -79,7 +79,9 @@ class TimeEmbedding(nn.Module):
         index = torch.arange(_FREQUENCIES, device=steps.device, dtype=torch.float32)
         angles = steps.float().unsqueeze(-1) * torch.exp(-math.log(10000) * index / _FREQUENCIES)
         features = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        out: Tensor = self.mlp(features.to(self.mlp[0].weight.dtype))
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        out: Tensor = self.mlp(features.to(first.weight.dtype))
         return out
 
 
@@ -151,7 +153,7 @@ class DiffusionHead(nn.Module):
         self.net = DenoisingMLP(frame_width, cond_width, width, depth)
 
     def loss(self, target: Tensor, cond: Tensor, steps: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Per-frame losses ``(mse [n], bound [n])`` for ``target [n, 56]``, ``cond [n, D]``, ``steps [n]``, ``noise [n, 56]``.
+        """Losses ``(mse [n], bound [n])`` of ``target [n, 56]`` given ``cond [n, D]``, ``steps [n]``, ``noise [n, 56]``.
 
         mse is MSE(expression) + MSE(jaw) + MSE(head pose) of x0; the bound is the variational bound in bits (mean over
         the 56 columns) with the mean detached, which trains the variance alone.
@@ -163,7 +165,7 @@ class DiffusionHead(nn.Module):
             return torch.as_tensor(values, dtype=torch.float32, device=target.device)[steps].unsqueeze(-1)
 
         noisy = at(schedule.signal) * target + at(schedule.noise) * noise
-        out = self.net(noisy.to(cond.dtype), steps, cond).float()
+        out: Tensor = self.net(noisy.to(cond.dtype), steps, cond).float()
         x0, fraction = out.chunk(2, dim=-1)
         log_min, log_max = at(schedule.log_posterior), at(schedule.log_beta)
         log_variance = log_min + (fraction + 1) / 2 * (log_max - log_min)
@@ -196,11 +198,18 @@ class DiffusionHead(nn.Module):
         :param unconditional: conditioning of the branch without the user, for ``guidance`` (classifier-free).
         """
         both = cond if unconditional is None else torch.cat((cond, unconditional))
+        steps = torch.as_tensor(make_schedule(len(noise[1])).steps[::-1].copy(), device=cond.device)
+        embedded = self.net.cond_embed(both)
+        modulations: list[Tensor] = []
 
-        def predict(step: int, x: Tensor) -> Tensor:
-            index = torch.full((len(both),), step, device=cond.device)
+        def predict(position: int, x: Tensor) -> Tensor:
+            nonlocal modulations
+            group, offset = divmod(position, _STEPS_AT_ONCE)
+            if offset == 0:  # what a group of steps needs of the conditioning, in one pass over those weights
+                several = steps[group * _STEPS_AT_ONCE :][:_STEPS_AT_ONCE]
+                modulations = self.net.modulations(self.net.time_embed(several).unsqueeze(1) + embedded)
             doubled = x if unconditional is None else torch.cat((x, x))
-            return self.net(doubled.to(both.dtype), index, both)
+            return self.net.denoise(doubled.to(both.dtype), [each[offset] for each in modulations])
 
         return ancestral_sample(predict, noise, temperature, None if unconditional is None else guidance)
 
@@ -210,25 +219,25 @@ def ancestral_sample(
 ) -> Tensor:
     """DDPM's reverse process, from the noisiest step down.
 
-    :param predict: ``(original step index, x_t [n, 56])`` to the network's output ``[n, 112]``, or ``[2n, 112]``
-        (conditional, then unconditional) when ``guidance`` is given.
+    :param predict: ``(position in the order of use, x_t [n, 56])`` to the network's output ``[n, 112]``, or
+        ``[2n, 112]`` (conditional, then unconditional) when ``guidance`` is given.
     :param noise: as in :meth:`DiffusionHead.sample`; S decides the schedule.
     """
     x, added = noise[0].float(), noise[1].float()
     schedule = make_schedule(len(added))
     for count, i in enumerate(reversed(range(len(added)))):
-        x0, fraction = predict(int(schedule.steps[i]), x).float().chunk(2, dim=-1)
+        x0, fraction = predict(count, x).float().chunk(2, dim=-1)
         if guidance is not None:
             x0, without = x0.chunk(2)
             fraction = fraction.chunk(2)[0]
             x0 = without + guidance * (x0 - without)
-        mean = schedule.posterior_x0[i] * x0 + schedule.posterior_xt[i] * x
+        mean: Tensor = schedule.posterior_x0[i] * x0 + schedule.posterior_xt[i] * x
         if i == 0:
-            return mean
+            break
         low, high = schedule.log_posterior[i], schedule.log_beta[i]
         deviation = torch.exp(0.5 * (low + (fraction + 1) / 2 * (high - low)))
         x = mean + deviation * added[count] * temperature
-    raise AssertionError("unreachable: a schedule has at least two steps")
+    return mean
 
 
 def motion_mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -238,7 +247,7 @@ def motion_mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-likelihood (nats) of ``x`` under a Gaussian integrated over bins of 2/255, open at -1 and 1 (Ho et al. 2020)."""
+    """Log-likelihood (nats) of ``x`` under a Gaussian summed over bins of 2/255, open at -1 and 1 (Ho et al. 2020)."""
     inverse = torch.exp(-log_scale)
     upper = _normal_cdf(inverse * (x - mean + 1 / 255))
     lower = _normal_cdf(inverse * (x - mean - 1 / 255))

@@ -34,7 +34,7 @@ class Timar(nn.Module):
 
     :ivar name: what logs and reports call the model.
     :ivar trained: False for random weights.
-    :ivar speech_source: folder or hub name that the speech encoder comes from; None when its weights belong to the model.
+    :ivar speech_source: folder or hub name that the speech encoder comes from; None: its weights are the model's own.
     """
 
     speech_encoder: nn.Module
@@ -57,6 +57,11 @@ class Timar(nn.Module):
         self.fake_latent = nn.Parameter(torch.empty(1, d))
         if config.partial_motion:
             self.untracked_motion = nn.Parameter(torch.zeros(config.motion_width))
+        self.motion_mean: Tensor
+        self.motion_scale: Tensor
+        if config.standardise:
+            self.register_buffer("motion_mean", torch.zeros(config.motion_width))
+            self.register_buffer("motion_scale", torch.ones(config.motion_width))
         self.z_proj = nn.Linear(d, width)
         self.z_proj_ln = nn.LayerNorm(width, eps=1e-6)
         self.encoder_pos_embed_learned = nn.Parameter(torch.empty(1, count, width))
@@ -115,16 +120,25 @@ class Timar(nn.Module):
         out: Tensor = self.speech_projection(self.speech_hidden(speech))
         return out
 
+    def standardise(self, motion: Tensor) -> Tensor:
+        """Motion ``[..., 56]`` as the network's layers see it; the same values unless the configuration says so."""
+        return (motion - self.motion_mean) / self.motion_scale if self.config.standardise else motion
+
+    def unstandardise(self, motion: Tensor) -> Tensor:
+        """The inverse of :meth:`standardise`."""
+        return motion * self.motion_scale + self.motion_mean if self.config.standardise else motion
+
     def encode_motion(self, motion: Tensor) -> Tensor:
         """Motion tokens ``[..., d]`` of FLAME frames ``[..., 56]``; NaN marks what was not tracked.
 
         A frame that was not tracked at all becomes ``fake_latent``. One that misses some columns has them replaced by a
         learned vector when the configuration says ``partial_motion``, and becomes ``fake_latent`` when not.
         """
+        motion = self.standardise(motion.float())
         untracked = motion.isnan()
         if self.config.partial_motion:
             lost = untracked.all(-1, keepdim=True)
-            motion = torch.where(untracked, self.untracked_motion.float(), motion.float())
+            motion = torch.where(untracked, self.untracked_motion.float(), motion)
         else:
             lost = untracked.any(-1, keepdim=True)
             motion = motion.nan_to_num(0.0)
@@ -164,7 +178,8 @@ class Timar(nn.Module):
             x = self.encoder_norm(x)
         else:
             x = self._encode_decode(x, masked, turns)
-        return x + self.diffusion_pos_embed_learned[:, :count]
+        z: Tensor = x + self.diffusion_pos_embed_learned[:, :count]
+        return z
 
     def _encode_decode(self, x: Tensor, masked: Tensor, turns: Tensor) -> Tensor:
         """The encoder-decoder ablation: the encoder sees the tokens that are not masked, the decoder all."""
@@ -230,16 +245,16 @@ class Timar(nn.Module):
         mask = mask.to(self.device, torch.bool)
         blocks = (
             self._clip_speech(user_speech, batch, turns),
-            self.encode_motion(user_motion.unflatten(1, (turns, per_turn))),
+            self.encode_motion(user_motion.reshape(batch, turns, per_turn, -1)),
             self._clip_speech(agent_speech, batch, turns),
-            self.encode_motion(agent_motion.unflatten(1, (turns, per_turn))),
+            self.encode_motion(agent_motion.reshape(batch, turns, per_turn, -1)),
         )
         tokens = self.assemble(*blocks)
         if self.training:
             tokens = self._drop_user(tokens, user_drop, user_turn_drop, generator)
         z = self.condition(tokens.flatten(1, 2), layout.expand_agent_mask(mask, per_turn))
-        z = z.unflatten(1, (turns, -1))[:, :, layout.agent_motion_slice(per_turn)].flatten(1, 2)
-        target, cond = agent_motion.flatten(0, 1), z.flatten(0, 1)
+        z = z.view(batch, turns, -1, z.shape[-1])[:, :, layout.agent_motion_slice(per_turn)].flatten(1, 2)
+        target, cond = self.standardise(agent_motion).flatten(0, 1), z.flatten(0, 1)
         bound = None
         if self.config.diffusion:
             if timesteps is not None:
@@ -276,7 +291,7 @@ class Timar(nn.Module):
 
 
 def draw_mask(batch: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
-    """Masked agent frames ``[B, T]``: one share a batch, normal with mean 1 and sd 0.25 truncated to [0.7, 1], rounded up."""
+    """Masked agent frames ``[B, T]``: one share a batch, normal (mean 1, sd 0.25) truncated to [0.7, 1], rounded up."""
     low, high = torch.special.ndtr(torch.tensor([(0.7 - 1) / 0.25, 0.0], dtype=torch.float64)).tolist()
     uniform = torch.rand((), generator=generator, dtype=torch.float64)
     share = 1 + 0.25 * float(torch.special.ndtri(low + (high - low) * uniform))
@@ -301,8 +316,9 @@ def initialise(model: Timar, zero_head: bool = True) -> None:
     nn.init.normal_(model.sep_tok_emb.weight, std=0.02)
     if model.config.diffusion:
         net = model.diffloss.net
-        for module in (net.time_embed.mlp[0], net.time_embed.mlp[2]):
-            nn.init.normal_(module.weight, std=0.02)
+        for module in net.time_embed.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
         if zero_head:
             for layer in (*net.res_blocks, net.final_layer):
                 nn.init.zeros_(layer.adaLN_modulation[1].weight)

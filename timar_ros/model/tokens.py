@@ -1,4 +1,4 @@
-"""How a turn's tokens are laid out: ``[0][1] user speech [2][3] user motion [4][5] agent speech [6][7] agent motion [8][9]``.
+"""A turn's tokens: ``[0][1] user speech [2][3] user motion [4][5] agent speech [6][7] agent motion [8][9]``.
 
 ``[k]`` is row k of the learned separators; each block holds one token a motion frame (paper, section 3.2).
 """
@@ -43,5 +43,5 @@ def expand_agent_mask(mask: Tensor, frames: int) -> Tensor:
     """From masked agent frames ``[..., turns·F]`` to masked tokens ``[..., turns·(4F + 10)]`` (boolean)."""
     turns = mask.shape[-1] // frames
     tokens = mask.new_zeros((*mask.shape[:-1], turns, 4 * frames + SEPARATORS))
-    tokens[..., agent_motion_slice(frames)] = mask.unflatten(-1, (turns, frames))
+    tokens[..., agent_motion_slice(frames)] = mask.view(*mask.shape[:-1], turns, frames)
     return tokens.flatten(-2)

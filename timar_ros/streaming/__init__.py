@@ -1,6 +1,6 @@
 """A conversation in progress: turns, normalising, the Conversation with its cache, and the pipeline around them.
 
-Names that need torch are imported when first used, so that turn building stays light.
+Names are imported when first used, so that turn building does not wait for torch.
 """
 
 from __future__ import annotations
@@ -9,12 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from timar_ros.streaming.batch import ConversationBatch
+    from timar_ros.streaming.batch import ConversationBatch, TurnData
     from timar_ros.streaming.conversation import Conversation
+    from timar_ros.streaming.offline import generate, resolve_model
+    from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
+    from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
-__all__ = ["Conversation", "ConversationBatch"]
+_HOMES = {
+    "Conversation": "conversation",
+    "ConversationBatch": "batch",
+    "Pipeline": "pipeline",
+    "PipelineOptions": "pipeline",
+    "TurnBuilder": "turns",
+    "TurnData": "batch",
+    "TurnInput": "turns",
+    "TurnMotion": "pipeline",
+    "generate": "offline",
+    "resolve_model": "offline",
+}
 
-_HOMES = {"Conversation": "conversation", "ConversationBatch": "batch"}
+__all__ = [
+    "Conversation",
+    "ConversationBatch",
+    "Pipeline",
+    "PipelineOptions",
+    "TurnBuilder",
+    "TurnData",
+    "TurnInput",
+    "TurnMotion",
+    "generate",
+    "resolve_model",
+]
 
 
 def __getattr__(name: str) -> Any:

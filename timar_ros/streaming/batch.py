@@ -15,8 +15,9 @@ from torch import Tensor
 
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
-from timar_ros.model.tokens import agent_motion_slice, user_slices
+from timar_ros.model.tokens import agent_motion_slice
 from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn, Window
+from timar_ros.streaming.engine_cached import CachedEngine
 from timar_ros.streaming.noise import frame_order, turn_noise
 
 Noise = tuple[ArrayLike, ArrayLike]
@@ -37,6 +38,7 @@ class ConversationOptions:
     order: str = "left_to_right"
     context_policy: str = "sliding"
     kept_turns: int = 3
+    noise_correlation: float | None = None
 
     def check(self, model: Timar) -> None:
         """:raises UserError: on a value that the model cannot serve."""
@@ -45,7 +47,8 @@ class ConversationOptions:
             turns = self.context_seconds / model.config.turn_seconds
             if not (math.isclose(turns, round(turns)) and 1 <= round(turns) <= model.config.context_turns):
                 raise UserError(
-                    f"context_seconds = {self.context_seconds}: need whole turns of {model.config.turn_seconds} s, at most {longest} s"
+                    f"context_seconds = {self.context_seconds}: need whole turns of {model.config.turn_seconds} s, "
+                    f"at most {longest} s"
                 )
         for name, value, allowed in (
             ("guidance_schedule", self.guidance_schedule, ("constant", "linear")),
@@ -61,7 +64,11 @@ class ConversationOptions:
         ):
             if not low <= number <= high:
                 raise UserError(f"{name} = {number}: must be within {low} and {high}")
-        for name, real in (("guidance", self.guidance), ("temperature", self.temperature)):
+        for name, real in (
+            ("guidance", self.guidance),
+            ("temperature", self.temperature),
+            ("noise_correlation", self.noise_correlation or 0.0),
+        ):
             if not (math.isfinite(real) and real >= 0):
                 raise UserError(f"{name} = {real}: must be finite and not negative")
 
@@ -72,12 +79,16 @@ class TurnData:
 
     :ivar user_speech: None in a planned turn, whose user is not heard yet.
     :ivar noise: ``(initial [F, 56], steps [S, F, 56])`` to reproduce a run; None: from (seed, turn number).
+    :ivar number: the turn's number; None: one more than the conversation's last.
+    :ivar motion: of a turn that is only observed, what the agent did ``[F, 56]``; None: what was planned, if anything.
     """
 
     user_speech: ArrayLike | None
     agent_speech: ArrayLike
     user_motion: ArrayLike | None = None
     noise: Noise | None = None
+    number: int | None = None
+    motion: ArrayLike | None = None
 
 
 class ConversationBatch:
@@ -113,27 +124,31 @@ class ConversationBatch:
             raise UserError(f"{len(self.seeds)} seeds for {conversations} conversations: give one, or one each")
         self.turns = [0] * conversations
         self.steps = self.options.sampling_steps or config.sampling_steps
+        correlation = self.options.noise_correlation
+        self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
         self._planned: list[Tensor | None] = [None] * conversations
         self._conditioning: list[Motion | None] = [None] * conversations
         self._agent = agent_motion_slice(config.turn_frames)
+        self._motion_shape = (config.turn_frames, config.motion_width)
 
     def __len__(self) -> int:
         return len(self.turns)
 
     def conditioning(self, row: int) -> Motion | None:
-        """z of a conversation's last turn, ``[F, D]`` (of the last round, when there are several)."""
+        """The conditioning z of a conversation's last turn, ``[F, D]`` (of the last round, when there are several)."""
         return self._conditioning[row]
 
     @torch.inference_mode()
     def step(self, turns: Sequence[TurnData | None]) -> list[Motion | None]:
-        """The agent's motion ``[F, 56]`` (float32) for a complete turn of each conversation; None where none is given."""
+        """The agent's motion ``[F, 56]`` (float32) for each conversation's complete turn; None where there is none."""
         rows, given = self._given(turns)
         if not rows:
             return [None] * len(self)
         tokens = self._tokens(given)
         motion = self._decode(rows, tokens, given, guided=self.options.guidance != 1.0)
+        encoded = self.options.iterations == 1 and self.options.mask_history_agent
         for index, row in enumerate(rows):
-            self._remember(row, tokens[index], motion[index])
+            self._remember(row, tokens[index], motion[index], encoded)
         return self._scatter(rows, motion)
 
     @torch.inference_mode()
@@ -154,8 +169,11 @@ class ConversationBatch:
         rows, given = self._given(turns)
         if rows:
             tokens = self._tokens(given)
-            for index, row in enumerate(rows):
-                self._remember(row, tokens[index], self._planned[row])
+            for index, (row, turn) in enumerate(zip(rows, given, strict=True)):
+                motion = self._planned[row]
+                if turn.motion is not None:
+                    motion = self._tensor(_checked(turn.motion, self._motion_shape, "agent motion"))
+                self._remember(row, tokens[index], motion, encoded=False)
 
     @torch.inference_mode()
     def prepare(self) -> None:
@@ -220,6 +238,9 @@ class ConversationBatch:
                 f"{len(turns)} turns for {len(self)} conversations: give one each, None where there is none"
             )
         given = [(row, turn) for row, turn in enumerate(turns) if turn is not None]
+        for row, turn in given:
+            if turn.number is not None:
+                self.turns[row] = turn.number
         return [row for row, _ in given], [turn for _, turn in given]
 
     def _tokens(self, given: Sequence[TurnData]) -> Tensor:
@@ -228,7 +249,7 @@ class ConversationBatch:
         heard = [turn.user_speech for turn in given if turn.user_speech is not None]
         samples = [_checked(speech, (config.turn_samples,), "user speech") for speech in heard]
         samples += [_checked(turn.agent_speech, (config.turn_samples,), "agent speech") for turn in given]
-        speech = model.encode_speech(torch.from_numpy(np.stack(samples)).to(model.device))
+        speech = model.encode_speech(self._tensor(np.stack(samples)))
         agent = speech[len(heard) :]
         user = model.fake_latent.expand_as(agent).clone()
         user[[index for index, turn in enumerate(given) if turn.user_speech is not None]] = speech[: len(heard)]
@@ -236,7 +257,7 @@ class ConversationBatch:
         for index, turn in enumerate(given):
             if turn.user_motion is not None:
                 motion[index] = _checked(turn.user_motion, motion.shape[1:], "user motion", untracked=True)
-        seen = model.encode_motion(torch.from_numpy(motion).to(model.device))
+        seen = model.encode_motion(self._tensor(motion))
         return model.assemble(user, seen, agent, torch.zeros_like(agent))
 
     def _decode(self, rows: Sequence[int], tokens: Tensor, given: Sequence[TurnData], guided: bool) -> Tensor:
@@ -244,8 +265,8 @@ class ConversationBatch:
         model, options = self.model, self.options
         frames, count = model.config.turn_frames, len(rows)
         noise = [self._noise(row, turn) for row, turn in zip(rows, given, strict=True)]
-        initial = torch.from_numpy(np.stack([pair[0] for pair in noise])).to(model.device)
-        added = torch.from_numpy(np.stack([pair[1] for pair in noise], axis=1)).to(model.device)
+        initial = self._tensor(np.stack([pair[0] for pair in noise]))
+        added = self._tensor(np.stack([pair[1] for pair in noise], axis=1))
         order = torch.from_numpy(
             np.stack([frame_order(self.seeds[r], self.turns[r], frames, options.order) for r in rows])
         )
@@ -276,26 +297,31 @@ class ConversationBatch:
         """Frames ``[n, 56]`` (fp32) for conditioning ``[n, G, D]``."""
         if not self.model.config.diffusion:
             values: Tensor = self.model.mlp_head(z).float()
-            return values[:, 0] if z.shape[1] == 1 else values[:, 1] + guidance * (values[:, 0] - values[:, 1])
+            guided = values[:, 0] if z.shape[1] == 1 else values[:, 1] + guidance * (values[:, 0] - values[:, 1])
+            return self.model.unstandardise(guided)
         other = z[:, 1] if z.shape[1] == 2 else None
-        return self.model.diffloss.sample(z[:, 0], noise, self.options.temperature, other, guidance)
+        drawn = self.model.diffloss.sample(z[:, 0], noise, self.options.temperature, other, guidance)
+        return self.model.unstandardise(drawn)
 
     def _noise(self, row: int, turn: TurnData) -> tuple[Motion, Motion]:
-        shape = (self.model.config.turn_frames, self.model.config.motion_width)
+        shape = self._motion_shape
         if turn.noise is None:
-            return turn_noise(self.seeds[row], self.turns[row], self.steps, *shape)
+            return turn_noise(self.seeds[row], self.turns[row], self.steps, *shape, correlation=self._correlation)
         return _checked(turn.noise[0], shape, "initial noise"), _checked(
             turn.noise[1], (self.steps, *shape), "step noise"
         )
 
-    def _remember(self, row: int, tokens: Tensor, motion: Tensor | None) -> None:
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.model.device)
+
+    def _remember(self, row: int, tokens: Tensor, motion: Tensor | None, encoded: bool) -> None:
         """Write a finished turn into the history; motion is remembered only when the history is open."""
         masked = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
         masked[self._agent] = self.options.mask_history_agent or motion is None
         if motion is not None and not self.options.mask_history_agent:
             tokens = tokens.clone()
             tokens[self._agent] = self.model.encode_motion(motion)
-        self.engine.append(row, HistoryTurn(tokens, masked))
+        self.engine.append(row, HistoryTurn(tokens, masked), encoded)
         self._planned[row] = None
         self.turns[row] += 1
 
@@ -307,9 +333,11 @@ class ConversationBatch:
 
 
 def make_engine(name: str, model: Timar, window: Window, conversations: int) -> Engine:
-    """The engine by name."""
+    """The engine by name; models whose past cannot be kept (bidirectional, encoder-decoder) always get the oracle."""
     if name not in ("cached", "oracle"):
         raise UserError(f"engine = '{name}': use cached or oracle")
+    if name == "cached" and CachedEngine.serves(model):
+        return CachedEngine(model, window, conversations)
     return FullWindow(model, window, conversations)
 
 

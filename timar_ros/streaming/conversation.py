@@ -28,6 +28,8 @@ class Conversation:
     :param seed: noise is a function of (seed, turn number); None draws a seed, readable as ``.seed``.
     :param context_policy: ``sliding`` (always the newest turns, the paper) or ``stepped`` (history grows to the window,
         then falls back to ``kept_turns``: a fourth of the idle work).
+    :param noise_correlation: seconds over which sampling noise is correlated from frame to frame and turn to turn;
+        0: white (the paper); default: what the model recommends.
     :param engine: ``cached``, or ``oracle``: the same by recomputing the whole window every turn.
     :raises UserError: on values that cannot be.
     """
@@ -46,6 +48,7 @@ class Conversation:
         seed: int | None = None,
         context_policy: str = "sliding",
         kept_turns: int = 3,
+        noise_correlation: float | None = None,
         engine: str = "cached",
     ) -> None:
         self.batch = ConversationBatch(
@@ -63,6 +66,7 @@ class Conversation:
             order=order,
             context_policy=context_policy,
             kept_turns=kept_turns,
+            noise_correlation=noise_correlation,
         )
 
     @property
@@ -86,34 +90,50 @@ class Conversation:
 
     @property
     def conditioning(self) -> NDArray[np.float32] | None:
-        """z of the last step, ``[F, D]``."""
+        """The conditioning z of the last step, ``[F, D]``."""
         return self.batch.conditioning(0)
 
     def step(
-        self, user_speech: ArrayLike, agent_speech: ArrayLike, user_motion: ArrayLike | None, noise: Noise | None = None
+        self,
+        user_speech: ArrayLike,
+        agent_speech: ArrayLike,
+        user_motion: ArrayLike | None,
+        noise: Noise | None = None,
+        number: int | None = None,
     ) -> Motion:
         """The agent's motion ``[F, 56]`` for a complete turn, which then becomes history.
 
         :param user_speech: ``[N]`` normalised samples; ``agent_speech`` likewise.
         :param user_motion: ``[F, 56]``, NaN where untracked; None: no tracker.
         :param noise: ``(initial [F, 56], steps [S, F, 56])`` to reproduce a run.
+        :param number: the turn's number, from which its noise comes; default: one more than the last.
         """
-        motion = self.batch.step([TurnData(user_speech, agent_speech, user_motion, noise)])[0]
+        motion = self.batch.step([TurnData(user_speech, agent_speech, user_motion, noise, number)])[0]
         assert motion is not None
         return motion
 
-    def plan(self, agent_speech: ArrayLike, noise: Noise | None = None) -> Motion:
+    def plan(self, agent_speech: ArrayLike, noise: Noise | None = None, number: int | None = None) -> Motion:
         """Motion ``[F, 56]`` for a turn that begins now (anticipatory mode), its user unheard.
 
         History is not changed; give the turn to :meth:`observe` when it is over.
         """
-        motion = self.batch.plan([TurnData(None, agent_speech, None, noise)])[0]
+        motion = self.batch.plan([TurnData(None, agent_speech, None, noise, number)])[0]
         assert motion is not None
         return motion
 
-    def observe(self, user_speech: ArrayLike, agent_speech: ArrayLike, user_motion: ArrayLike | None) -> None:
-        """What really happened in a planned turn, or in one dropped without motion: it becomes history."""
-        self.batch.observe([TurnData(user_speech, agent_speech, user_motion)])
+    def observe(
+        self,
+        user_speech: ArrayLike,
+        agent_speech: ArrayLike,
+        user_motion: ArrayLike | None,
+        motion: ArrayLike | None = None,
+        number: int | None = None,
+    ) -> None:
+        """What really happened in a planned turn, or in one dropped without motion: it becomes history.
+
+        :param motion: what the agent did, ``[F, 56]``; default: what was planned, or if nothing was, unknown.
+        """
+        self.batch.observe([TurnData(user_speech, agent_speech, user_motion, number=number, motion=motion)])
 
     def prepare(self) -> None:
         """Idle-time work, best right after a step. What is left out, the next step does itself."""

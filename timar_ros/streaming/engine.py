@@ -32,8 +32,8 @@ class HistoryTurn:
 class Window:
     """How much history is kept: at most ``turns - 1`` past turns beside the current one.
 
-    ``sliding`` keeps the newest ``turns - 1`` (the paper). ``stepped`` lets history grow to ``turns - 1`` and then keeps
-    the newest ``kept``, so that positions shift once in ``turns - kept`` turns instead of at every turn.
+    ``sliding`` keeps the newest ``turns - 1`` (the paper). ``stepped`` lets history grow to ``turns - 1`` and then
+    keeps the newest ``kept``, so that positions shift once in ``turns - kept`` turns instead of at every turn.
     """
 
     turns: int
@@ -55,6 +55,7 @@ class Engine(Protocol):
     """Histories of B conversations, and the conditioning of their current turns."""
 
     histories: list[deque[HistoryTurn]]
+    window: Window
 
     def condition(self, rows: Sequence[int], tokens: Tensor, masked: Tensor) -> Tensor:
         """Conditioning ``[A, G, F, D]`` of the agent's frames in the current turns of A conversations.
@@ -64,8 +65,11 @@ class Engine(Protocol):
         :param masked: ``[A, 4F + 10]``, True at agent-motion tokens not given.
         """
 
-    def append(self, row: int, turn: HistoryTurn) -> None:
-        """A turn is over: remember it."""
+    def append(self, row: int, turn: HistoryTurn, encoded: bool) -> None:
+        """A turn is over: remember it.
+
+        :param encoded: the conversation's last :meth:`condition` had these very tokens under this very mask.
+        """
 
     def restore(self, row: int, history: Sequence[HistoryTurn]) -> None:
         """Replace a conversation's history (empty: forget everything)."""
@@ -83,6 +87,7 @@ class FullWindow:
         self.histories: list[deque[HistoryTurn]] = [deque() for _ in range(conversations)]
 
     def condition(self, rows: Sequence[int], tokens: Tensor, masked: Tensor) -> Tensor:
+        """See :class:`Engine`."""
         frames = agent_motion_slice(self.model.config.turn_frames)
         outs = []
         for row, branches, mask in zip(rows, tokens, masked, strict=True):
@@ -93,11 +98,13 @@ class FullWindow:
             outs.append(self.model.condition(window, hidden)[:, -self.model.config.turn_tokens :][:, frames])
         return torch.stack(outs)
 
-    def append(self, row: int, turn: HistoryTurn) -> None:
+    def append(self, row: int, turn: HistoryTurn, encoded: bool) -> None:  # noqa: ARG002 (nothing is kept encoded)
+        """See :class:`Engine`."""
         self.histories[row].append(turn)
         self.window.trim(self.histories[row])
 
     def restore(self, row: int, history: Sequence[HistoryTurn]) -> None:
+        """See :class:`Engine`."""
         self.histories[row] = deque(history)
 
     def prepare(self) -> None:
