@@ -7,16 +7,18 @@ of processes gives the same files.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from timar_ros.data.files import atomic_path
+from timar_ros.data.motion import write_motion
 from timar_ros.data.synth_dialogue import Utterance, hold_conversation, record
 from timar_ros.data.synth_manner import manner_of
 from timar_ros.data.synth_motion import move
@@ -62,41 +64,22 @@ def make_conversation(
     return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast)
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name and rename it, so that a killed run leaves no half file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    write(partial)
-    partial.replace(path)
-
-
-def _write_npz(path: Path, motion: NDArray[np.float32]) -> None:
-    # Uncompressed, so that a reader can map it into memory.
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            exp=motion[:, :50],
-            pose=np.concatenate([motion[:, 53:], motion[:, 50:53]], axis=1),
-            rate=np.float32(FRAME_RATE),
-        )
-
-
 def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
     """The four files of DualTalk's layout and ``NAME.json`` with voices and utterances, which is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(2):
         stem = f"{name}_speaker{index + 1}"
-        audio, motion = talk.audio[index], talk.motion[index]
-        _replace(
-            folder / f"{stem}.wav",
-            lambda path, audio=audio: soundfile.write(str(path), audio, SAMPLE_RATE, "PCM_16", format="WAV"),
-        )
-        _replace(folder / f"{stem}.npz", lambda path, motion=motion: _write_npz(path, motion))
+        with atomic_path(folder / f"{stem}.wav") as path:
+            soundfile.write(str(path), talk.audio[index], SAMPLE_RATE, "PCM_16", format="WAV")
+        # Uncompressed, so that a reader can map it into memory.
+        write_motion(folder / f"{stem}.npz", talk.motion[index], FRAME_RATE)
     about = {
         "voices": [asdict(voice) for voice in talk.cast],
         # Speakers are numbered from 1 in file names.
         "utterances": [{**asdict(u), "speaker": u.speaker + 1} for u in talk.utterances],
     }
-    _replace(folder / f"{name}.json", lambda path: path.write_text(json.dumps(about, indent=1) + "\n"))
+    with atomic_path(folder / f"{name}.json") as path:
+        path.write_text(json.dumps(about, indent=1) + "\n")
 
 
 def _make_one(out: str, seed: int, number: int, seconds: tuple[float, float]) -> int:
@@ -140,21 +123,22 @@ def make_folder(
         elif any(out.iterdir()):
             raise UserError(f"{out}: not empty and no synthetic set; choose a new folder")
         else:
-            _replace(manifest, lambda path: path.write_text(json.dumps(settings) + "\n"))
+            with atomic_path(manifest) as path:
+                path.write_text(json.dumps(settings) + "\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{out}: cannot be used ({error})") from error
     missing = [n for n in range(conversations) if not (out / split_of(n) / f"{conversation_name(n)}.json").exists()]
     done = conversations - len(missing)
     if progress is not None:
         progress(done, conversations)
-    if jobs <= 1:
+    if jobs <= 1 or len(missing) < 2:
         for number in missing:
             _make_one(str(out), seed, number, seconds)
             done += 1
             if progress is not None:
                 progress(done, conversations)
         return len(missing)
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
         running = [pool.submit(_make_one, str(out), seed, number, seconds) for number in missing]
         try:
             for future in as_completed(running):
