@@ -1,0 +1,196 @@
+"""The one description of the graph: which nodes there are, with what parameters, in what order they come up.
+
+Launch files, `timar up` and `timar demo` all build what they start from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from timar_ros.errors import UserError
+from timar_ros.resources import share
+
+PACKAGE = "timar_ros"
+SOURCES = ("recording", "bag", "microphone", "topics")
+SIMULATORS = ("builtin", "gazebo", "mock", "none")
+
+TOPICS = {
+    "user/audio": "timar_ros/msg/AudioChunk",
+    "agent/audio": "timar_ros/msg/AudioChunk",
+    "user/motion": "timar_ros/msg/FlameMotion",
+    "turns": "timar_ros/msg/Turn",
+    "agent/motion": "timar_ros/msg/FlameMotion",
+    "agent/audio_out": "timar_ros/msg/AudioChunk",
+    "stream_info": "timar_ros/msg/StreamInfo",
+    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
+    "joint_states": "sensor_msgs/msg/JointState",
+}
+"""Topics of the conversation, relative to the graph's namespace, with their types."""
+
+
+def _option(default: Any, help_text: str, choices: Sequence[str] = ()) -> Any:
+    return field(default=default, metadata={"help": help_text, "choices": tuple(choices)})
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What a user can say about the graph; every field is a launch argument and an option of `timar up`.
+
+    Each field's metadata has its ``help`` text and, where they are few, its ``choices``.
+    """
+
+    namespace: str = _option("", "namespace of all nodes and topics, such as robot1")
+    source: str = _option("topics", "where audio comes from", SOURCES)
+    recording: str = _option("", "source recording: stereo file, left the user, right the agent")
+    user: str = _option("", "source recording: the user's audio file, instead of `recording`")
+    agent: str = _option("", "source recording: the agent's audio file, instead of `recording`")
+    user_motion: str = _option("", "source recording: the user's tracked FLAME motion (.npz)")
+    bag: str = _option("", "source bag: folder or file of the bag to play")
+    speed: float = _option(1.0, "pace of a recording or bag: 1 real time, 0 as fast as turns are answered")
+    model: str = _option("", "model folder or file; empty: the model that ships")
+    speech: str = _option("", "speech encoder, where the model does not name one")
+    device: str = _option("auto", "cpu, cuda, cuda:1 … or auto")
+    dtype: str = _option("float32", "float32, bfloat16, float16 or auto")
+    mode: str = _option("reactive", "when motion is made: after a turn, or before it", ("reactive", "anticipatory"))
+    seed: int = _option(0, "what the sampling noise comes from, with the turn's number")
+    robot: str = _option("timar_head", "robot profile: a name (`timar robots list`) or a YAML file")
+    sim: str = _option("none", "what moves the head: the built-in simulator, Gazebo, ros2_control's mock", SIMULATORS)
+    audio_file: str = _option("", "file that the agent's audio is written to as it is played")
+    record: str = _option("", "bag to record everything into; it must not exist yet")
+    use_sim_time: bool = _option(False, "take time from /clock; set by itself for a source that is not in real time")
+    params_file: str = _option("", "YAML file of node parameters; empty: config/timar.yaml")
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node: its executable (also its module in timar_ros.nodes and its name), parameters, inputs and outputs."""
+
+    executable: str
+    namespace: str
+    params_file: str
+    parameters: dict[str, Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.executable
+
+    @property
+    def full_name(self) -> str:
+        """The node's name with its namespace."""
+        return f"{self.namespace.rstrip('/')}/{self.name}"
+
+
+def option(name: str) -> Any:
+    """A field of GraphOptions, by name."""
+    return next(item for item in fields(GraphOptions) if item.name == name)
+
+
+def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeSpec]:
+    """The nodes of the graph in the order in which they are to be activated: consumers before producers.
+
+    :param observers: topics that the caller itself subscribes to, once each; activation then waits for it, too.
+    :raises UserError: for options that contradict each other.
+    """
+    _check(options)
+    namespace = "/" + options.namespace.strip("/") if options.namespace.strip("/") else "/"
+    file = options.params_file or str(share("config", "timar.yaml"))
+    if not Path(file).is_file():
+        raise UserError(f"parameter file {file} not found")
+    paced = options.source in ("recording", "bag")
+    simulated = options.use_sim_time or (paced and (options.speed != 1.0 or options.source == "bag"))
+    specs = []
+
+    def add(executable: str, inputs: Sequence[str], outputs: Sequence[str], **parameters: Any) -> None:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        given["use_sim_time"] = simulated and executable != _source_executable(options)
+        specs.append(NodeSpec(executable, namespace, file, given, tuple(inputs), tuple(outputs)))
+
+    if options.record:
+        add("recorder", [*TOPICS], [], path=options.record)
+    if options.sim == "builtin":
+        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot)
+    add("audio_sink", ["agent/audio", "stream_info"], ["agent/audio_out"], file=options.audio_file or None)
+    add("retarget", ["agent/motion", "stream_info", "joint_states"], ["joint_trajectory"], robot=options.robot)
+    add(
+        "timar_inference",
+        ["turns"],
+        ["agent/motion", "stream_info"],
+        model=options.model or None,
+        speech=options.speech or None,
+        device=options.device,
+        dtype=options.dtype,
+        mode=options.mode,
+        seed=options.seed,
+    )
+    # A recording's chunks cannot be late, only the machine can: waiting longer then costs nothing and loses nothing.
+    add(
+        "turn_segmenter",
+        ["user/audio", "agent/audio", "user/motion", "stream_info"],
+        ["turns"],
+        mode=options.mode,
+        max_lateness=0.5 if paced else None,
+    )
+    if source := _source_executable(options):
+        add(source, *_source_wiring(options), **_source_parameters(options, simulated))
+    return [_with_expectations(spec, specs, observers) for spec in specs]
+
+
+def _check(options: GraphOptions) -> None:
+    for item in fields(GraphOptions):
+        choices, value = item.metadata["choices"], getattr(options, item.name)
+        if choices and value not in choices:
+            raise UserError(f"{item.name} is {value!r}: use {', '.join(choices)}")
+    if options.source == "recording" and not (options.recording or (options.user and options.agent)):
+        raise UserError("source 'recording' needs a stereo `recording`, or both of `user` and `agent`")
+    if options.source == "bag" and not options.bag:
+        raise UserError("source 'bag' needs `bag`")
+    if options.speed < 0.0:
+        raise UserError(f"speed is {options.speed}: 1 is real time, 0 as fast as possible")
+
+
+def _source_executable(options: GraphOptions) -> str | None:
+    return {"recording": "audio_source", "microphone": "audio_source", "bag": "bag_player"}.get(options.source)
+
+
+def _source_wiring(options: GraphOptions) -> tuple[list[str], list[str]]:
+    # At speed 0 the source waits for each turn's motion.
+    inputs = ["agent/motion", "stream_info"] if options.speed == 0.0 else []
+    outputs = ["user/audio", "agent/audio"]
+    if options.source == "bag" or options.user_motion:
+        outputs.append("user/motion")
+    return inputs, outputs
+
+
+def _source_parameters(options: GraphOptions, simulated: bool) -> dict[str, Any]:
+    if options.source == "bag":
+        return {"path": options.bag, "rate": options.speed}
+    if options.source == "microphone":
+        return {"device": "default"}
+    ahead = options.mode == "anticipatory"
+    return {
+        "recording": options.recording or None,
+        "user": options.user or None,
+        "agent": options.agent or None,
+        "user_motion": options.user_motion or None,
+        "speed": options.speed,
+        "publish_clock": simulated,
+        # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
+        "agent_lead": 1.2 if ahead else None,
+        "turns_ahead": 0 if ahead else None,
+    }
+
+
+def _with_expectations(spec: NodeSpec, specs: Sequence[NodeSpec], observers: Sequence[str]) -> NodeSpec:
+    """Activation waits until each output is connected, so that the first messages are not lost to discovery."""
+    wanted = []
+    for topic in spec.outputs:
+        count = sum(topic in other.inputs for other in specs) + sum(topic == observer for observer in observers)
+        if count:
+            wanted.append(f"{topic}={count}")
+    return replace(spec, parameters={**spec.parameters, "expected_subscribers": wanted or [""]})
