@@ -1,1 +1,1 @@
-"""."""
+"""The `timar` command: one file a subcommand, found by its name (see `main`)."""
