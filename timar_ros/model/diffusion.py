@@ -153,7 +153,7 @@ class DiffusionHead(nn.Module):
         self.net = DenoisingMLP(frame_width, cond_width, width, depth)
 
     def loss(self, target: Tensor, cond: Tensor, steps: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses ``(mse [n], bound [n])`` of ``target [n, 56]`` given ``cond [n, D]``, ``steps [n]``, ``noise [n, 56]``.
+        """``(mse [n], bound [n])`` of ``target [n, 56]`` given ``cond [n, D]``, ``steps [n]``, ``noise [n, 56]``.
 
         mse is MSE(expression) + MSE(jaw) + MSE(head pose) of x0; the bound is the variational bound in bits (mean over
         the 56 columns) with the mean detached, which trains the variance alone.

@@ -1,0 +1,153 @@
+"""The cached engine against the oracle, over all that a conversation can meet."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import random_turn, tiny_model
+
+from timar_ros.model import Timar
+from timar_ros.streaming import Conversation
+from timar_ros.streaming.engine import FullWindow
+from timar_ros.streaming.engine_cached import CachedEngine
+
+MODEL = tiny_model()
+PARTIAL = tiny_model(partial_motion=True, standardise=True)
+MLP = tiny_model(diffusion=False)
+TOLERANCE = 1e-4
+
+
+def pair(model: Timar, padded: bool = False, **options: Any) -> tuple[Conversation, Conversation]:
+    oracle, cached = (Conversation(model, seed=3, engine=engine, **options) for engine in ("oracle", "cached"))
+    assert isinstance(oracle.batch.engine, FullWindow)
+    assert isinstance(cached.batch.engine, CachedEngine)
+    cached.batch.engine.padded = padded
+    return oracle, cached
+
+
+def act(talk: Conversation, action: str, seed: int) -> list[np.ndarray]:
+    """One turn, in one of the ways a conversation can take it; what it gave."""
+    turn = random_turn(seed, {"step_none": "none", "step_some": "some", "step_partly": "partly"}.get(action, "all"))
+    out = []
+    if action.startswith("step"):
+        out = [talk.step(turn.user_speech, turn.agent_speech, turn.user_motion)]
+    else:
+        if action == "plan":
+            out = [talk.plan(turn.agent_speech)]
+        talk.observe(turn.user_speech, turn.agent_speech, turn.user_motion)
+    if out:
+        assert talk.conditioning is not None
+        out.append(talk.conditioning)
+    return out
+
+
+def assert_same(oracle: Conversation, cached: Conversation, action: str, seed: int) -> None:
+    for expected, got in zip(act(oracle, action, seed), act(cached, action, seed), strict=True):
+        assert np.isfinite(got).all()
+        np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+
+
+ACTIONS = ("step", "step_none", "step_some", "step_partly", "plan", "skip")
+OPTIONS = [
+    {"mask_history_agent": masked, "guidance": guidance, "context_policy": policy, "iterations": iterations}
+    for masked, guidance, policy, iterations in itertools.product(
+        (True, False), (1.0, 1.7), ("sliding", "stepped"), (1, 3)
+    )
+]
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["own_length", "padded"])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(v) for v in o.values()))
+def test_equals_oracle_for_every_combination(options: dict[str, Any], padded: bool) -> None:
+    oracle, cached = pair(MODEL, padded, context_seconds=4, kept_turns=2, **options)
+    plan = (*ACTIONS, "step", "step", "plan", "step")
+    for seed, action in enumerate(plan):
+        if seed % 3 == 1:
+            cached.prepare()
+        assert_same(oracle, cached, action, seed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    actions=st.lists(st.sampled_from((*ACTIONS, "prepare", "restore", "reset")), min_size=1, max_size=14),
+    context=st.sampled_from([1, 2, 3, 5, 8]),
+    kept=st.integers(0, 4),
+    policy=st.sampled_from(["sliding", "stepped"]),
+    masked=st.booleans(),
+    guidance=st.sampled_from([1.0, 2.0]),
+    model=st.sampled_from([MODEL, PARTIAL, MLP]),
+    padded=st.booleans(),
+)
+def test_equals_oracle_whatever_happens(
+    actions: list[str], context: int, kept: int, policy: str, masked: bool, guidance: float, model: Timar, padded: bool
+) -> None:
+    options: dict[str, Any] = {
+        "context_seconds": context, "kept_turns": kept, "context_policy": policy, "mask_history_agent": masked,
+        "guidance": guidance,
+    }  # fmt: skip
+    oracle, cached = pair(model, padded, **options)
+    for seed, action in enumerate(actions):
+        if action == "prepare":
+            cached.prepare()
+        elif action == "reset":
+            oracle.reset()
+            cached.reset()
+        elif action == "restore":
+            saved = cached.state_dict()
+            cached = pair(model, padded, **options)[1]
+            cached.load_state_dict(saved)
+        else:
+            assert_same(oracle, cached, action, seed)
+
+
+def test_full_window_of_the_paper() -> None:
+    oracle, cached = pair(MODEL)
+    for seed in range(11):
+        assert_same(oracle, cached, "step", seed)
+        cached.prepare()
+
+
+def test_prepare_leaves_nothing_for_the_next_turn() -> None:
+    cached = pair(MODEL, context_seconds=3)[1]
+    engine = cached.batch.engine
+    assert isinstance(engine, CachedEngine)
+    counts = []
+    for seed in range(5):
+        act(cached, "step", seed)
+        counts.append(engine.outstanding(0))
+        cached.prepare()
+        assert engine.outstanding(0) == 0
+    # Two turns of history: nothing to do while it grows, both anew once it slides.
+    assert counts == [0, 0, 2, 2, 2]
+
+
+def test_stepped_history_grows_and_falls_back() -> None:
+    cached = pair(MODEL, context_policy="stepped", kept_turns=3)[1]
+    lengths = []
+    for seed in range(14):
+        act(cached, "step", seed)
+        lengths.append(len(cached.batch.engine.histories[0]))
+    assert lengths == [1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7, 3, 4]
+
+
+def test_memory_does_not_grow_with_the_conversation() -> None:
+    cached = pair(MODEL)[1]
+    engine = cached.batch.engine
+    assert isinstance(engine, CachedEngine)
+    size = engine.cache.nbytes
+    for seed in range(20):
+        act(cached, "step", seed % 3)
+    assert engine.cache.nbytes == size
+    assert len(engine.histories[0]) == 7
+
+
+@pytest.mark.parametrize("variant", [{"causal": False}, {"encoder_only": False, "decoder_depth": 1}])
+def test_variants_without_a_cache_use_the_oracle(variant: dict[str, Any]) -> None:
+    talk = Conversation(tiny_model(**variant), engine="cached", seed=0)
+    assert isinstance(talk.batch.engine, FullWindow)
+    assert np.isfinite(act(talk, "step", 0)[0]).all()
