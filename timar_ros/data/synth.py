@@ -58,8 +58,13 @@ def make_conversation(
     pool = voices(ood)
     one, other = rng.choice(len(pool), 2, replace=False)
     cast = (pool[one], pool[other])
-    manners = (manner_of(cast[0], ood), manner_of(cast[1], ood))
     duration = float(rng.integers(round(seconds[0]), round(seconds[1]) + 1))
+    return converse(cast, duration, rng, ood)
+
+
+def converse(cast: tuple[Voice, Voice], duration: float, rng: np.random.Generator, ood: bool = False) -> Conversation:
+    """Let two voices talk for ``duration`` seconds and move as their manners are."""
+    manners = (manner_of(cast[0], ood), manner_of(cast[1], ood))
     dialogue = hold_conversation(cast, (manners[0].habits, manners[1].habits), duration, rng)
     return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast)
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from timar_ros.errors import UserError
 
 SAMPLE_RATE = 16000
-INSTALL = "install them: sudo apt install espeak-ng flite (make voices does)"
+INSTALL = "install them: make synth-tools, or sudo apt install espeak-ng flite"
 
 # Accents and variants of espeak-ng; the last of each row are kept for the out-of-distribution split.
 ACCENTS = ("en-us", "en-us-nyc", "en-029", "en-gb-x-rp", "en-gb-x-gbclan", "de", "it", "nl", "sv")
@@ -44,7 +44,8 @@ class Voice:
     """One synthetic speaker's voice.
 
     ``rate`` is words a minute, ``pitch`` 0–99 for espeak-ng and Hz for flite, ``tract`` the factor by which all
-    frequencies are stretched (1.1: a shorter vocal tract), ``range`` how lively the pitch is (1: normal).
+    frequencies are stretched (1.1: a shorter vocal tract), ``range`` how lively flite's pitch is (1: normal; espeak-ng's
+    stays as its variant has it).
     """
 
     engine: str
