@@ -1,0 +1,347 @@
+"""Following a wanted curve within position, velocity, acceleration and jerk limits.
+
+The curve is known some way ahead. Where it keeps the limits it is followed exactly, without any lag. Where it does not
+(a step, a turn that is too fast), each joint leaves it on a time-optimal path of Ruckig (Berscheid and Kroeger, 2021)
+that meets it again, with its velocity and acceleration, at the first tick where it can. Before any piece of a path is
+taken it must end in a safe state (:mod:`timar_ros.retarget.stopping`); otherwise the joint does its fastest stop,
+which from a safe state is always within the limits.
+
+Time runs in ticks of the output. Decisions are taken at the borders of segments of a few ticks that lie on the
+absolute grid of ticks, from what is known then; so the result does not depend on how a caller cuts up time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import ruckig
+from numpy.typing import NDArray
+
+from timar_ros.retarget.profile import RobotProfile
+from timar_ros.retarget.stopping import stop_reach, stop_samples
+
+Float = NDArray[np.float64]
+SEGMENT = 0.04
+HORIZON = 0.6
+GENTLE = 0.12
+# Inner limits leave room for rounding: differences of the output's numbers must keep the outer ones to 1e-6.
+INNER = 1 - 1e-4
+
+
+@dataclass
+class Curve:
+    """A wanted curve at consecutive ticks: arrays [N, J]; ``jerk`` is the largest magnitude up to the next tick."""
+
+    position: Float
+    velocity: Float
+    acceleration: Float
+    jerk: Float
+
+    def from_(self, tick: int) -> Curve:
+        return Curve(self.position[tick:], self.velocity[tick:], self.acceleration[tick:], self.jerk[tick:])
+
+
+class Limits:
+    """A profile's limits as arrays [J], and the check that states are safe."""
+
+    def __init__(self, profile: RobotProfile) -> None:
+        values = profile.limits()
+        room = np.minimum(1e-6, 1e-6 * (values["upper"] - values["lower"]))
+        self.lower, self.upper = values["lower"] + room, values["upper"] - room
+        self.velocity, self.acceleration = values["velocity"] * INNER, values["acceleration"] * INNER
+        self.jerk = values["jerk"] * INNER
+        names = profile.names
+        self.couplings = [(names.index(c.joint), names.index(c.by), c) for c in profile.couplings]
+
+    def reach(self, p: Float, v: Float, a: Float) -> tuple[Float, Float]:
+        """Lowest and highest position of the fastest stops from states [..., J]."""
+        below, above = stop_reach(v, a, self.acceleration, self.jerk)
+        return p - below, p + above
+
+    def safe(self, p: Float, v: Float, a: Float) -> NDArray[np.bool_]:
+        """For states [..., J]: whether each keeps the limits and can stop within them, couplings left aside."""
+        low, high = self.reach(p, v, a)
+        settled = np.abs(v + a * np.abs(a) / (2 * self.jerk))
+        tiny = 1e-9
+        return np.asarray(
+            (low >= self.lower - tiny)
+            & (high <= self.upper + tiny)
+            & (np.maximum(np.abs(v), settled) <= self.velocity + tiny)
+            & (np.abs(a) <= self.acceleration + tiny)
+        )
+
+    def coupled_safe(self, index: int, low: Float, high: Float) -> NDArray[np.bool_]:
+        """Whether the ranges [..., J] of two coupled joints lie within the coupling's region, as a box."""
+        joint, by, coupling = self.couplings[index]
+        low_by, high_by = low[..., by], high[..., by]
+        lower, upper = coupling.bounds(low_by)
+        other_lower, other_upper = coupling.bounds(high_by)
+        lower, upper = np.maximum(lower, other_lower), np.minimum(upper, other_upper)
+        for at, row_lower, row_upper in coupling.table:
+            inside = (low_by < at) & (at < high_by)
+            lower = np.where(inside, np.maximum(lower, row_lower), lower)
+            upper = np.where(inside, np.minimum(upper, row_upper), upper)
+        return np.asarray((low[..., joint] >= lower - 1e-9) & (high[..., joint] <= upper + 1e-9))
+
+
+class _Planner:
+    """Time-optimal paths of one joint."""
+
+    def __init__(self, velocity: float, acceleration: float, jerk: float) -> None:
+        self._solver = ruckig.Ruckig(1)
+        self._input = ruckig.InputParameter(1)
+        self._input.max_velocity = [velocity]
+        self._input.max_acceleration = [acceleration]
+        self._input.max_jerk = [jerk]
+        self._velocity, self._acceleration, self._jerk = velocity, acceleration, jerk
+        self.path = ruckig.Trajectory(1)
+
+    def plan(self, state: Float, target: Float, duration: float | None = None) -> float | None:
+        """The path's duration from state to target (position, velocity, acceleration); None if there is none.
+
+        :param duration: stretch the path to this time [s].
+        """
+        given = self._input
+        given.current_position, given.current_velocity, given.current_acceleration = [state[0]], [state[1]], [state[2]]
+        # Rounding noise in place of an exact 0 makes Ruckig's case distinctions fail.
+        velocity, acceleration = (0.0 if abs(x) < 1e-9 else x for x in (target[1], target[2]))
+        given.target_position, given.target_velocity, given.target_acceleration = [target[0]], [velocity], [acceleration]
+        given.minimum_duration = duration
+        try:
+            result = self._solver.calculate(given, self.path)
+        except ruckig.RuckigError:  # its numerics gave up, which the caller answers by another target or a stop
+            return None
+        return float(self.path.duration) if result >= 0 else None
+
+    def samples(self, times: Float) -> Float:
+        """Position, velocity, acceleration of the last plan at times [N]: shape [N, 3]."""
+        at = self.path.at_time
+        return np.array([[x[0] for x in at(t)] for t in times.tolist()])
+
+
+class Follower:
+    """Follows a curve tick by tick; holds the state of all joints.
+
+    :param rate: ticks per second [Hz].
+    """
+
+    def __init__(self, profile: RobotProfile, rate: float) -> None:
+        self.limits = Limits(profile)
+        self.rate = rate
+        self.segment = max(1, round(SEGMENT * rate))
+        self.horizon = max(2 * self.segment, round(HORIZON * rate))
+        self._gentle = max(self.segment, round(GENTLE * rate))
+        self._planners = [
+            _Planner(v, a, j)
+            for v, a, j in zip(self.limits.velocity, self.limits.acceleration, self.limits.jerk, strict=True)
+        ]
+        joints = len(profile.joints)
+        self.state = np.zeros((joints, 3))
+        self._locked = np.zeros(joints, dtype=bool)
+        self._meet = np.zeros(joints, dtype=np.int64)  # tick at which each joint is to be on the curve again
+        self._neck = np.arange(joints) < len(profile.neck)
+
+    def copy_state(self) -> tuple[Float, NDArray[np.bool_], NDArray[np.int64]]:
+        """What :meth:`restore` takes back."""
+        return self.state.copy(), self._locked.copy(), self._meet.copy()
+
+    def restore(self, saved: tuple[Float, NDArray[np.bool_], NDArray[np.int64]]) -> None:
+        """Go back to a copied state."""
+        self.state, self._locked, self._meet = (array.copy() for array in saved)
+
+    def place(self, positions: Float, joints: NDArray[np.bool_] | None = None) -> None:
+        """Start at rest at measured positions [J], clipped into the limits; ``joints`` [J] selects some of them."""
+        chosen = np.ones(len(self.state), dtype=bool) if joints is None else joints
+        clipped = np.clip(positions, self.limits.lower, self.limits.upper)
+        for index, (joint, by, coupling) in enumerate(self.limits.couplings):
+            if not self.limits.coupled_safe(index, clipped, clipped):
+                lower, upper = coupling.bounds(clipped[by])
+                clipped[joint] = np.clip(clipped[joint], lower, upper)
+        self.state[chosen] = 0.0
+        self.state[chosen, 0] = clipped[chosen]
+        self._locked &= ~chosen
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing moves."""
+        return bool(np.all(np.abs(self.state[:, 1:]) < 1e-9))
+
+    def run(self, tick: int, segments: int, curve: Callable[[int, int], Curve], stop: NDArray[np.bool_]) -> Float:
+        """Move over a number of whole segments.
+
+        :param tick: the state's own tick; the result's first tick is the next one.
+        :param curve: ``curve(first, count)`` gives the wanted curve at ticks ``first``, ``first + 1`` ...
+        :param stop: joints [J] that are to stop and hold, whatever the curve.
+        :returns: states at the ticks, shape [segments * segment, J, 3].
+        """
+        size = self.segment
+        result = np.empty((segments * size, len(self.state), 3))
+        done = 0
+        wanted = curve(tick, segments * size + 2)
+        while done < segments:
+            at = done * size
+            rest = wanted.from_(at)
+            count = self._lockable(rest, stop)
+            if count:
+                run = slice(at, at + count * size)
+                ahead = slice(1, 1 + count * size)
+                result[run, :, 0] = rest.position[ahead]
+                result[run, :, 1] = rest.velocity[ahead]
+                result[run, :, 2] = rest.acceleration[ahead]
+                done += count
+            else:
+                here = tick + at
+                result[at : at + size] = self._segment(here, curve(here, self.horizon + 2), stop)
+                done += 1
+            self.state = result[done * size - 1].copy()
+        return result
+
+    def _fit(self, curve: Curve) -> NDArray[np.bool_]:
+        """For each tick and joint: whether the curve is safe there and can be followed up to the next tick."""
+        limits = self.limits
+        fit = limits.safe(curve.position, curve.velocity, curve.acceleration)
+        fit &= curve.jerk <= limits.jerk
+        if limits.couplings:
+            low, high = limits.reach(curve.position, curve.velocity, curve.acceleration)
+            for index, (joint, by, _) in enumerate(limits.couplings):
+                good = limits.coupled_safe(index, low, high)
+                fit[:, joint] &= good
+                fit[:, by] &= good
+        return fit
+
+    def _on(self, curve: Curve) -> NDArray[np.bool_]:
+        """Joints whose state is the curve's at its first tick."""
+        state = self.state
+        return np.asarray(
+            self._locked
+            & (np.abs(state[:, 0] - curve.position[0]) < 1e-9)
+            & (np.abs(state[:, 1] - curve.velocity[0]) < 1e-7)
+            & (np.abs(state[:, 2] - curve.acceleration[0]) < 1e-5)
+        )
+
+    def _lockable(self, curve: Curve, stop: NDArray[np.bool_]) -> int:
+        """How many segments from here on all joints can simply be on the curve."""
+        if stop.any() or not self._on(curve).all():
+            return 0
+        good = self._fit(curve).all(axis=1)
+        first_bad = len(good) - 1 if good.all() else int(np.argmin(good))
+        return max(first_bad - 1, 0) // self.segment
+
+    def _segment(self, tick: int, curve: Curve, stop: NDArray[np.bool_]) -> Float:
+        """One segment, joint by joint; shape [segment, J, 3]."""
+        size, limits = self.segment, self.limits
+        times = np.arange(1, size + 1) / self.rate
+        fit = self._fit(curve)
+        on = self._on(curve)
+        joints = len(self.state)
+        stops = np.empty((size, joints, 3))
+        result = np.empty((size, joints, 3))
+        locked = np.zeros(joints, dtype=bool)
+        for j in range(joints):
+            a_max, j_max = float(limits.acceleration[j]), float(limits.jerk[j])
+            state = (float(self.state[j, 0]), float(self.state[j, 1]), float(self.state[j, 2]))
+            stops[:, j] = stop_samples(state, a_max, j_max, times)
+            if stop[j]:
+                result[:, j] = stops[:, j]
+            elif on[j] and fit[: size + 1, j].all():
+                result[:, j, 0] = curve.position[1 : size + 1, j]
+                result[:, j, 1] = curve.velocity[1 : size + 1, j]
+                result[:, j, 2] = curve.acceleration[1 : size + 1, j]
+                locked[j] = True
+            else:
+                chased = self._chase(j, tick, curve, fit[:, j], times)
+                safe = chased is not None and self._keeps(j, chased[0])
+                result[:, j] = chased[0] if chased is not None and safe else stops[:, j]
+                locked[j] = bool(chased is not None and safe and chased[1])
+        for index, (joint, by, _) in enumerate(limits.couplings):
+            locked = self._respect(index, joint, by, result, stops, locked)
+        self._locked = locked
+        return result
+
+    def _keeps(self, j: int, samples: Float) -> bool:
+        """Whether a piece of a path of one joint stays within its limits and ends in a safe state."""
+        limits = self.limits
+        p, v, a = samples.T
+        if (p < limits.lower[j]).any() or (p > limits.upper[j]).any():
+            return False
+        below, above = stop_reach(v[-1], a[-1], limits.acceleration[j], limits.jerk[j])
+        settled = abs(v[-1] + a[-1] * abs(a[-1]) / (2 * limits.jerk[j]))
+        return bool(
+            p[-1] - below >= limits.lower[j]
+            and p[-1] + above <= limits.upper[j]
+            and settled <= limits.velocity[j] + 1e-9
+            and (np.abs(v) <= limits.velocity[j] + 1e-9).all()
+            and (np.abs(a) <= limits.acceleration[j] + 1e-9).all()
+        )
+
+    def _respect(
+        self, index: int, joint: int, by: int, result: Float, stops: Float, locked: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Stop one or both of two coupled joints where their paths together would leave the coupling's region."""
+        wanted = result.copy()
+        for stopped in ((), (by,), (joint,), (joint, by)):
+            result[:] = wanted
+            result[:, stopped] = stops[:, stopped]
+            low, high = self.limits.reach(result[-1, :, 0], result[-1, :, 1], result[-1, :, 2])
+            low = np.minimum(low, np.minimum(result[:, :, 0].min(axis=0), self.state[:, 0]))
+            high = np.maximum(high, np.maximum(result[:, :, 0].max(axis=0), self.state[:, 0]))
+            if self.limits.coupled_safe(index, low, high):
+                break
+        kept = locked.copy()
+        kept[list(stopped)] = False
+        return kept
+
+    def _chase(
+        self, j: int, tick: int, curve: Curve, fit: NDArray[np.bool_], times: Float
+    ) -> tuple[Float, bool] | None:
+        """The next segment of a path back to the curve, and whether it ends on it."""
+        planner, state = self._planners[j], self.state[j]
+        wanted = np.stack([curve.position[:, j], curve.velocity[:, j], curve.acceleration[:, j]], axis=1)
+        can_meet = fit[:-1] & fit[1:]
+        meet = self._meet[j] - tick
+        if self.segment <= meet < len(can_meet) and can_meet[meet] and self._reaches(planner, state, wanted, int(meet)):
+            return self._taken(planner, times, int(meet) == self.segment, wanted)
+        limits = self.limits
+        index = np.arange(len(can_meet))
+        gap = np.abs(wanted[:-1] - state)
+        soonest = np.maximum(gap[:, 0] / limits.velocity[j], gap[:, 1] / limits.acceleration[j])
+        soonest = np.maximum(soonest, gap[:, 2] / limits.jerk[j]) * self.rate
+        candidates = np.flatnonzero(can_meet & (index >= self._gentle) & (soonest <= index + 1e-9))
+        at = 0
+        while at < len(candidates):
+            meet = int(candidates[at])
+            needed = planner.plan(state, wanted[meet])
+            if needed is None:
+                at += 1
+            elif needed * self.rate <= meet + 1e-6:
+                if self._reaches(planner, state, wanted, meet):
+                    self._meet[j] = tick + meet
+                    return self._taken(planner, times, meet == self.segment, wanted)
+                at += 1
+            else:
+                # Not yet: the curve must be met later, by about what was missing.
+                at = max(at + 1, int(np.searchsorted(candidates, meet + 0.5 * (needed * self.rate - meet))))
+        self._meet[j] = 0
+        last = len(can_meet) - 1
+        aims = [wanted[last]] if can_meet[last] else []
+        rest = float(np.clip(wanted[last, 0], limits.lower[j], limits.upper[j]))
+        aims.append(np.array([rest, 0.0, 0.0]))
+        for aim in aims:
+            if planner.plan(state, aim) is not None:
+                samples = planner.samples(times)
+                if self._keeps(j, samples):
+                    return samples, False
+        return None
+
+    def _reaches(self, planner: _Planner, state: Float, wanted: Float, meet: int) -> bool:
+        """Plan to be on the curve at exactly a tick; False if that is not possible."""
+        duration = planner.plan(state, wanted[meet], meet / self.rate)
+        return duration is not None and abs(duration * self.rate - meet) < 1e-6
+
+    def _taken(self, planner: _Planner, times: Float, arrived: bool, wanted: Float) -> tuple[Float, bool]:
+        samples = planner.samples(times)
+        if arrived:
+            samples[-1] = wanted[self.segment]
+        return samples, arrived

@@ -1,0 +1,89 @@
+"""Necks without a closed form: oblique axes or more joints than rotations, by bounded least squares.
+
+Damped Gauss-Newton steps on the rotation error, all frames at once, with joints that meet a limit held there for the
+rest of that step (a projected active set). Of the answers that are equally near, the comfortable one is taken: the
+smallest sum of squared angles, each measured in its joint's range, descended in the null space of the error.
+Checked against ``scipy.optimize.least_squares`` in the tests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+Float = NDArray[np.float64]
+ITERATIONS = 60
+TOLERANCE = 1e-10
+# Where a neck cannot turn everything, an error in roll counts less than one of gaze: roll must not become yaw.
+ROLL_WEIGHT = 0.1
+
+
+class ObliqueNeck:
+    """Angles of a general chain.
+
+    :param axes: unit axes at the neutral pose from the body to the head, shape [J, 3], REP-103.
+    :param lower: lowest angle of each joint from neutral, shape [J], rad.
+    :param upper: highest angle, shape [J], rad.
+    """
+
+    def __init__(self, axes: Float, lower: Float, upper: Float) -> None:
+        self.axes, self.lower, self.upper = axes, lower, upper
+        self._range = np.maximum(np.maximum(np.abs(lower), np.abs(upper)), 1e-6)
+        rank = np.linalg.matrix_rank(axes, tol=1e-6)
+        self._weights = np.ones(3) if rank == 3 else np.array([ROLL_WEIGHT, 1.0, 1.0])
+
+    def _forward(self, angles: Float) -> tuple[Float, Float]:
+        """The chain's rotation matrices [N, 3, 3] and the axes as the head's own frame sees them, [N, J, 3]."""
+        matrices = [Rotation.from_rotvec(angles[:, [j]] * axis).as_matrix() for j, axis in enumerate(self.axes)]
+        after = np.broadcast_to(np.eye(3), (len(angles), 3, 3))
+        jacobian = np.empty((len(angles), len(self.axes), 3))
+        for j in range(len(self.axes) - 1, -1, -1):
+            # A joint's axis is not moved by its own rotation: only what comes after it changes how the head sees it.
+            jacobian[:, j] = np.einsum("nji,j->ni", after, self.axes[j])
+            after = matrices[j] @ after
+        return after, jacobian
+
+    def solve(self, wanted: Rotation) -> Float:
+        """Angles from neutral, shape [N, J], within the limits, nearest to the wanted rotations."""
+        target = wanted.as_matrix().reshape(-1, 3, 3)
+        count, joints = len(target), len(self.axes)
+        angles = np.zeros((count, joints))
+        scale = self._range
+        for iteration in range(ITERATIONS):
+            reached, jacobian = self._forward(angles)
+            error = Rotation.from_matrix(np.swapaxes(reached, 1, 2) @ target).as_rotvec() * self._weights
+            weighted = np.swapaxes(jacobian, 1, 2) * self._weights[None, :, None] * scale  # [N, 3, J], in ranges
+            step = self._step(weighted, error, angles / scale, comfort=0.5 if iteration < ITERATIONS - 8 else 0.0)
+            moved = np.clip(angles + scale * step, self.lower, self.upper)
+            change = float(np.max(np.abs(moved - angles), initial=0.0))
+            angles = moved
+            if change < TOLERANCE:
+                break
+        return angles
+
+    def _step(self, jacobian: Float, error: Float, angles: Float, comfort: float) -> Float:
+        """One damped step in units of ranges, [N, J], with joints that would leave their limits held."""
+        count, _, joints = jacobian.shape
+        lower, upper = self.lower / self._range, self.upper / self._range
+        free = np.ones((count, joints), dtype=bool)
+        held = np.zeros((count, joints))
+        step = np.zeros((count, joints))
+        for _ in range(joints + 1):
+            active = jacobian * free[:, None, :]
+            rest = error - np.einsum("nij,nj->ni", jacobian, held)
+            normal = active @ np.swapaxes(active, 1, 2) + 1e-9 * np.eye(3)
+            inverse = np.swapaxes(active, 1, 2) @ np.linalg.inv(normal)
+            pull = -comfort * angles * free
+            step = np.einsum("nji,ni->nj", inverse, rest)
+            step += pull - np.einsum("nji,nik,nk->nj", inverse, active, pull)
+            step = step * free + held
+            limit = np.maximum(1.0, np.max(np.abs(step), axis=1, keepdims=True) / 0.5)
+            step = np.where(free, step / limit, step)
+            after = angles + step
+            out = free & ((after < lower - 1e-12) | (after > upper + 1e-12))
+            if not out.any():
+                break
+            held = np.where(out, np.clip(after, lower, upper) - angles, held)
+            free &= ~out
+        return step

@@ -1,0 +1,60 @@
+"""How a head is to behave: what an application chooses, where a profile says what a robot can do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from timar_ros.errors import UserError
+
+NEUTRAL_MODES = ("none", "fixed", "running")
+GAZE_MODES = ("yield", "nods")
+
+
+@dataclass(frozen=True)
+class RetargetOptions:
+    """Behaviour of a :class:`timar_ros.retarget.Retargeter`. Angles in rad, times in s.
+
+    ``neutral``: ``none``; ``fixed`` removes the head rotation ``neutral_pose`` (FLAME axis-angle); ``running`` removes
+    a running mean with time constant ``neutral_seconds``. ``speaking_gain``, ``listening_gain``: factors of the head's
+    rotation and of the jaw while the agent speaks or listens. ``speaking_speed``, ``listening_speed``: share of the
+    profile's velocity limits that is used. ``timeout``: silence of the stream after which the head eases to neutral
+    (or into idle motion) over ``ease``; ``resume``: how long a stream that begins or comes back is faded in.
+    ``gaze_mode``: while another controller owns the head, ``yield`` stays out, ``nods`` adds the fast part of the
+    motion to that controller's pose. ``idle_amplitude``: of the motion while there is no stream; 0 is none.
+    ``max_head``, ``max_jaw``: frames beyond are rejected, as are frames that are not finite.
+    """
+
+    neutral: str = "none"
+    neutral_pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    neutral_seconds: float = 30.0
+    speaking_gain: float = 1.0
+    listening_gain: float = 1.0
+    jaw_gain: float = 1.0
+    speaking_speed: float = 1.0
+    listening_speed: float = 1.0
+    timeout: float = 0.5
+    ease: float = 1.2
+    resume: float = 0.3
+    gaze_mode: str = "yield"
+    nod_seconds: float = 1.0
+    idle_amplitude: float = 0.0
+    max_head: float = 2.5
+    max_jaw: float = 1.5
+    knot_rate: float = 25.0
+
+    def __post_init__(self) -> None:
+        if self.neutral not in NEUTRAL_MODES:
+            raise UserError(f"neutral must be one of {', '.join(NEUTRAL_MODES)}, not '{self.neutral}'")
+        if self.gaze_mode not in GAZE_MODES:
+            raise UserError(f"gaze_mode must be one of {', '.join(GAZE_MODES)}, not '{self.gaze_mode}'")
+        positive = ("neutral_seconds", "timeout", "ease", "nod_seconds", "max_head", "max_jaw")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, float) and (not math.isfinite(value) or value < 0 or (option.name in positive and value == 0)):
+                raise UserError(f"{option.name} must be a {'positive' if option.name in positive else 'not negative'} number")
+        for name in ("speaking_speed", "listening_speed"):
+            if not 0.05 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name} must lie within 0.05 and 1, a share of the robot's own limits")
+        if not 10.0 <= self.knot_rate <= 100.0:
+            raise UserError("knot_rate must lie within 10 and 100 Hz")

@@ -1,0 +1,75 @@
+"""The fastest stop of a joint within its acceleration and jerk, in closed form, and whether it stays in the range.
+
+A state is *safe* when the fastest stop from it keeps the position and velocity limits. As any later state of that
+stop is safe again, a follower that only ever moves to safe states can always stop in time: this is what makes the
+limits hold whatever the input does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Phases = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+
+
+def stop_phases(velocity: float, acceleration: float, limit: float, jerk: float) -> Phases:
+    """Three phases (duration [s], jerk) of the fastest way to velocity 0 and acceleration 0.
+
+    :param limit: acceleration limit; ``|acceleration| <= limit``.
+    """
+    settled = velocity + acceleration * abs(acceleration) / (2 * jerk)  # velocity once the acceleration is 0
+    sign = -1.0 if settled > 0 else 1.0
+    v, a = -sign * velocity, -sign * acceleration  # mirrored so that we must brake a positive velocity
+    peak = math.sqrt(max(jerk * v + a * a / 2, 0.0))
+    hold = 0.0
+    if peak > limit:
+        peak, hold = limit, (v + a * a / (2 * jerk) - limit * limit / jerk) / limit
+    return (max(a + peak, 0.0) / jerk, sign * jerk), (max(hold, 0.0), 0.0), (peak / jerk, -sign * jerk)
+
+
+def stop_samples(state: tuple[float, float, float], limit: float, jerk: float, times: Float) -> Float:
+    """Position, velocity and acceleration at given times of the fastest stop: shape [N, 3]; at rest after its end."""
+    p, v, a = state
+    result = np.empty((len(times), 3))
+    begin = 0.0
+    remaining = np.ones(len(times), dtype=bool)
+    for duration, j in stop_phases(v, a, limit, jerk):
+        now = remaining & (times < begin + duration)
+        t = times[now] - begin
+        result[now, 0] = p + t * (v + t * (a / 2 + t * j / 6))
+        result[now, 1] = v + t * (a + t * j / 2)
+        result[now, 2] = a + t * j
+        remaining &= ~now
+        p += duration * (v + duration * (a / 2 + duration * j / 6))
+        v += duration * (a + duration * j / 2)
+        a += duration * j
+        begin += duration
+    result[remaining] = (p, 0.0, 0.0)
+    return result
+
+
+def stop_reach(v: Float, a: Float, limit: Float, jerk: Float) -> tuple[Float, Float]:
+    """How far the fastest stop from each state goes below and above where it starts, both >= 0; shapes broadcast.
+
+    Exact in the direction in which the joint must be braked. Where it first moves the other way, an upper bound there.
+    """
+    settled = v + a * np.abs(a) / (2 * jerk)  # velocity once the acceleration is 0: its sign says which way to brake
+    sign = np.where(settled > 0, 1.0, -1.0)
+    v, a = sign * v, sign * a
+    peak = np.sqrt(np.maximum(jerk * v + a * a / 2, 0.0))
+    clipped = np.minimum(peak, limit)
+    hold = np.where(peak > limit, np.maximum(v + a * a / (2 * jerk) - limit * limit / jerk, 0.0) / limit, 0.0)
+    t1 = np.maximum(a + clipped, 0.0) / jerk
+    p1 = t1 * (v + t1 * (a / 2 - t1 * jerk / 6))
+    v1 = v + t1 * (a - t1 * jerk / 2)
+    p2 = p1 + hold * (v1 - hold * clipped / 2)
+    v2 = v1 - hold * clipped
+    t3 = clipped / jerk
+    p3 = p2 + t3 * (v2 - t3 * clipped / 2 + t3 * t3 * jerk / 6)
+    ahead = np.maximum(p3, 0.0)
+    behind = np.maximum(-v, 0.0) * t1  # the velocity changes its sign within the first phase
+    return np.where(sign > 0, behind, ahead), np.where(sign > 0, ahead, behind)
