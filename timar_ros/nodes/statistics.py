@@ -17,6 +17,7 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._asked: Counter[str] = Counter()
         self._ticks: Counter[str] = Counter()
         self._latencies: dict[str, deque[float]] = {}
         self._maxima: dict[str, float] = {}
@@ -31,6 +32,13 @@ class Statistics:
         """A counter's value."""
         with self._lock:
             return self._counts[what]
+
+    def grown(self, what: str) -> int:
+        """By how much a counter has grown since this was last asked for it."""
+        with self._lock:
+            grown = self._counts[what] - self._asked[what]
+            self._asked[what] = self._counts[what]
+            return grown
 
     def tick(self, what: str) -> None:
         """One more of something whose rate is of interest; also counted."""

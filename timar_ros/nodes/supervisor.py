@@ -37,7 +37,7 @@ TRANSITIONS = {
 }
 
 
-class NodeFailed(Exception):
+class NodeError(Exception):
     """A node died or refused a transition; the message names it, and ``tail`` holds its last log lines."""
 
     def __init__(self, name: str, reason: str, tail: Sequence[str]) -> None:
@@ -134,7 +134,7 @@ class Supervisor:
         self._ending: set[str] = set()
         self._clients: dict[str, Any] = {}
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Supervisor:  # noqa: PYI034 (typing.Self needs 3.11)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             for spec in self._specs:
@@ -149,11 +149,11 @@ class Supervisor:
         self.end()
 
     def check(self) -> None:
-        """Raise NodeFailed if a node that should run does not."""
+        """Raise NodeError if a node that should run does not."""
         for name, child in self.children.items():
             ended = child.how_it_ended()
             if ended is not None and name not in self._ending:
-                raise NodeFailed(name, ended, child.tail)
+                raise NodeError(name, ended, child.tail)
 
     def spin(self, seconds: float) -> None:
         """Serve this process's callbacks for a moment and look after the nodes."""
@@ -164,7 +164,7 @@ class Supervisor:
         """Configure all nodes at once, then activate them one after the other.
 
         :param on_progress: gets (node, state reached).
-        :raises NodeFailed: when one dies, fails a transition or does not answer.
+        :raises NodeError: when one dies, fails a transition or does not answer.
         """
         report = on_progress or (lambda _name, _state: None)
         deadline = time.monotonic() + timeout
@@ -181,7 +181,7 @@ class Supervisor:
     ) -> None:
         """Ask nodes for a transition, all at the same time, and wait for all.
 
-        :raises NodeFailed: when one dies, refuses, or has not done it by ``deadline`` (monotonic clock [s]).
+        :raises NodeError: when one dies, refuses, or has not done it by ``deadline`` (monotonic clock [s]).
         """
         waiting: dict[str, Any] = dict.fromkeys(names)
         while waiting:
@@ -198,15 +198,15 @@ class Supervisor:
                     report(name, which)
             if waiting and time.monotonic() > deadline:
                 name = next(iter(waiting))
-                raise NodeFailed(name, f"did not {which} in time", self.children[name].tail)
+                raise NodeError(name, f"did not {which} in time", self.children[name].tail)
 
-    def _refused(self, name: str, which: str) -> NodeFailed:
+    def _refused(self, name: str, which: str) -> NodeError:
         # Its reason is a line of its log that may still be on its way through the pipe.
         child = self.children[name]
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline and not any("cannot" in line for line in child.tail):
             time.sleep(0.01)
-        return NodeFailed(name, f"could not {which}", child.tail)
+        return NodeError(name, f"could not {which}", child.tail)
 
     def end(self, timeout: float = 10.0) -> None:
         """End all nodes, producers first: SIGINT, then SIGTERM, then SIGKILL for those that do not listen."""
