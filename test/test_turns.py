@@ -300,7 +300,7 @@ def test_drift_is_followed(ppm):
     assert len(heard) >= len(times) - 1
     assert np.abs(np.array(heard) - times[: len(heard)]).max() < 0.015
     assert counters.clock_jumps == 0
-    assert (counters.drift_steps > 0) == (abs(ppm) == 300)  # 100 ppm make 12 ms in two minutes, seen late by the filter
+    assert counters.drift_steps > 0
 
 
 def test_a_new_stream_id_restarts_the_count():
