@@ -12,19 +12,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_SHIPPED = {"__pycache__"}
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources: building leaves traces, and must not take up old ones."""
+    folder = tmp_path_factory.mktemp("sources") / "timar_ros"
+    left_out = shutil.ignore_patterns(".*", "build", "install", "log", "out", "*.egg-info", "__pycache__")
+    return Path(shutil.copytree(ROOT, folder, ignore=left_out))
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     if not Path(sys.prefix, "share", "rosidl_cmake").is_dir() or shutil.which("cmake") is None:
         pytest.skip("needs cmake and the ROS 2 wheels in this environment")
-    # A copy: building leaves traces, and must not take up old ones.
-    sources = tmp_path_factory.mktemp("sources") / "timar_ros"
-    ignored = shutil.ignore_patterns(".*", "build", "install", "log", "out", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, sources, ignore=ignored)
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-w", out, sources]
     built = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_QUIET": "0"})
@@ -33,27 +36,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def files_under(*folders: str) -> set[str]:
-    paths = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()]
-    return {str(p.relative_to(ROOT)) for p in paths if not NOT_SHIPPED & set(p.parts) and p.suffix != ".pyc"}
+def files_under(root: Path, *folders: str) -> set[str]:
+    return {str(p.relative_to(root)) for folder in folders for p in (root / folder).rglob("*") if p.is_file()}
 
 
-def test_all_sources_and_their_data(wheel: zipfile.ZipFile) -> None:
-    assert files_under("timar_ros") <= set(wheel.namelist())
+def test_all_sources_and_their_data(wheel: zipfile.ZipFile, sources: Path) -> None:
+    assert files_under(sources, "timar_ros") <= set(wheel.namelist())
 
 
-def test_interfaces_and_their_libraries(wheel: zipfile.ZipFile) -> None:
+def test_interfaces_and_their_libraries(wheel: zipfile.ZipFile, sources: Path) -> None:
     names = {name.split(".data/data/")[-1] for name in wheel.namelist()}
-    assert {f"share/timar_ros/{name}" for name in files_under("msg", "srv")} <= names
+    assert {f"share/timar_ros/{name}" for name in files_under(sources, "msg", "srv")} <= names
     assert "lib/libtimar_ros__rosidl_typesupport_c.so" in names
     assert any(name.endswith("site-packages/timar_ros/msg/_turn.py") for name in names)
     assert "share/ament_index/resource_index/packages/timar_ros" in names
     assert not [name for name in names if "site-packages" in name and name.endswith((".pyc", ".c"))]
 
 
-def test_shared_files(wheel: zipfile.ZipFile) -> None:
+def test_shared_files(wheel: zipfile.ZipFile, sources: Path) -> None:
     names = {name.split(".data/data/")[-1] for name in wheel.namelist()}
-    shared = {f"share/timar_ros/{name}" for name in files_under("launch", "config", "urdf", "models", "samples")}
+    shared = {
+        f"share/timar_ros/{name}" for name in files_under(sources, "launch", "config", "urdf", "models", "samples")
+    }
     assert shared | {"share/timar_ros/package.xml"} <= names
 
 
