@@ -9,6 +9,7 @@ Nothing is cached on disk: motion is memory-mapped where the npz stores it uncom
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ SAMPLE_RATE = 16000
 FRAME_RATE = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 SPLITS = ("train", "test", "ood")
+# In a split's folder: which speakers are agents.
+ROLES = "roles.json"
 # The two files of a speaker may differ by this much in the published set; clips use what both cover.
 MAX_FRAME_DIFFERENCE = 2
 
@@ -96,6 +99,18 @@ def find_pairs(folder: Path) -> tuple[list[Pair], list[str]]:
     return pairs, faults
 
 
+def array_names(path: Path) -> frozenset[str]:
+    """Names of the arrays in an npz.
+
+    :raises UserError: the file is no npz.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable npz ({error})") from error
+
+
 def map_array(path: Path, name: str) -> NDArray[np.generic]:
     """One array of an npz: memory-mapped when stored uncompressed, read otherwise.
 
@@ -130,9 +145,12 @@ def map_array(path: Path, name: str) -> NDArray[np.generic]:
         raise UserError(f"{path}: not a readable npz ({error})") from error
 
 
-def load_motion(path: Path, start: int = 0, frames: int | None = None) -> Array:
-    """Frames ``[start, start + frames)`` of an npz in TIMAR order, ``[T,56]``: expression, jaw, head pose."""
-    exp, pose = map_array(path, "exp"), map_array(path, "pose")
+def load_motion(path: Path, start: int = 0, frames: int | None = None, prefix: str = "") -> Array:
+    """Frames ``[start, start + frames)`` of an npz in TIMAR order, ``[T,56]``: expression, jaw, head pose.
+
+    :param prefix: of the arrays' names (a corrupted copy keeps ``clean_exp`` and ``clean_pose``).
+    """
+    exp, pose = map_array(path, f"{prefix}exp"), map_array(path, f"{prefix}pose")
     if exp.ndim != 2 or exp.shape[1] != 50 or pose.ndim != 2 or pose.shape[1] != 6:
         raise UserError(f"{path}: exp is {exp.shape} and pose {pose.shape}; [T,50] and [T,6] are needed")
     stop = min(len(exp), len(pose)) if frames is None else start + frames
@@ -188,6 +206,11 @@ def load_speech(path: Path, start_frame: int, frames: int, normalise: bool) -> A
     return out
 
 
+def load_truth(path: Path, start: int = 0, frames: int | None = None) -> Array:
+    """Frames as they really were, ``[T,56]``: of a corrupted copy its clean motion, otherwise :func:`load_motion`."""
+    return load_motion(path, start, frames, prefix="clean_" if "clean_exp" in array_names(path) else "")
+
+
 class DualTalkFolder:
     """A split of a DualTalk-layout data set.
 
@@ -208,6 +231,9 @@ class DualTalkFolder:
         pairs, self.faults = find_pairs(folder)
         self.pairs = [pair for pair in pairs if pair.name not in skip]
         self.normalise = normalise
+        # A corrupted copy says which speaker is the agent; elsewhere each is in turn.
+        marker = folder / ROLES
+        self.roles: tuple[int, ...] = tuple(json.loads(marker.read_text())["agents"]) if marker.is_file() else (1, 2)
         if not self.pairs:
             raise UserError(f"{folder}: no complete pair X_speaker1/2 .wav/.npz; timar data check {path} lists faults")
 
@@ -218,18 +244,19 @@ class DualTalkFolder:
 
         :param seconds: length of a clip (whole motion frames); None gives each file whole, one clip a role.
         :param hop: time between the starts of two clips of a file; default ``seconds``, so that none overlap.
-        :param roles: which speakers become the agent.
+        :param roles: which speakers become the agent; default both, or in a corrupted copy the one who is.
         """
         frames = None if seconds is None else round(seconds * FRAME_RATE)
         step = None if seconds is None else max(1, round((hop or seconds) * FRAME_RATE))
+        agents = self.roles if roles is None else roles
         made = []
         for pair in self.pairs:
             available, samples = _lengths(pair)
             if frames is None or step is None:
-                made += [Clip(pair, agent, 0, available) for agent in roles if available]
+                made += [Clip(pair, agent, 0, available) for agent in agents if available]
                 continue
             whole = min(available, samples // SAMPLES_PER_FRAME)
-            made += [Clip(pair, a, start, frames) for a in roles for start in range(0, whole - frames + 1, step)]
+            made += [Clip(pair, a, start, frames) for a in agents for start in range(0, whole - frames + 1, step)]
         return made
 
     def load(self, clip: Clip) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,27 @@ def describe(
         made["jaw_own"] = float(jaw[:frames][own[:frames]].mean()) if own.any() else None
         made["nod_ratio"] = nod_ratio(motion, own, other)
     return made
+
+
+def summarise(people: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and 5, 50, 95 % points over people of each figure of :func:`describe`, one row a figure and index.
+
+    Of the expression the first ten indices are given one by one and the others as their mean.
+    """
+    columns: dict[str, list[float]] = {}
+    for one in people:
+        for key, value in one.items():
+            if isinstance(value, list):
+                parts = {f"{key} {i}": v for i, v in enumerate(value[:10])}
+                if len(value) > 10:
+                    parts[f"{key} 10-{len(value) - 1}"] = float(np.mean(value[10:]))
+            else:
+                parts = {key: value}
+            for name, number in parts.items():
+                if number is not None:
+                    columns.setdefault(name, []).append(float(number))
+    rows = {}
+    for name, values in columns.items():
+        low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+        rows[name] = {"mean": float(np.mean(values)), "5": float(low), "50": float(middle), "95": float(high)}
+    return rows

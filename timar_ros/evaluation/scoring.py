@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from timar_ros.data.dualtalk import DualTalkFolder, Pair, load_motion
+from timar_ros.data.dualtalk import DualTalkFolder, Pair, load_truth
 from timar_ros.data.motion import read_motion
 from timar_ros.errors import UserError
 from timar_ros.evaluation.metrics import compute_metrics
@@ -65,7 +65,7 @@ def find_predictions(predictions: str | Path, data: DualTalkFolder) -> tuple[lis
 def score(task: Task) -> Score:
     """Score one prediction; truth and partner are cropped to its frames."""
     guess = read_motion(task.prediction)
-    truth, partner = load_motion(task.pair.npz(task.agent)), load_motion(task.pair.npz(3 - task.agent))
+    truth, partner = load_truth(task.pair.npz(task.agent)), load_truth(task.pair.npz(3 - task.agent))
     # A prediction of whole turns may outlast the truth by less than a turn.
     frames = min(len(guess), len(truth), len(partner))
     if len(guess) - frames > 50:

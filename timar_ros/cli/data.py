@@ -1,0 +1,54 @@
+"""`timar data`: check, describe, corrupt and convert data sets."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SUMMARY = "check, describe, corrupt and convert conversation data"
+
+
+@dataclass(frozen=True)
+class Action:
+    """A subcommand of `timar data`: its module is imported only when the command line names or lists it."""
+
+    summary: str
+    module: str
+    add: str
+    run: str
+
+    def load(self, name: str) -> Callable[..., int]:
+        """A function of the module."""
+        found: Callable[..., int] = getattr(importlib.import_module(self.module), name)
+        return found
+
+
+# One line an action; modules import nothing heavy at their top.
+ACTIONS = {
+    "check": Action("list every fault of a data set", "timar_ros.data.commands", "add_check", "run_check"),
+    "stats": Action("statistics of motion against speech", "timar_ros.data.commands", "add_stats", "run_stats"),
+    "corrupt": Action(
+        "write a noisy copy, to measure robustness", "timar_ros.data.commands", "add_corrupt", "run_corrupt"
+    ),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, action in ACTIONS.items():
+        sub = actions.add_parser(
+            name,
+            help=action.summary,
+            description=action.summary,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        action.load(action.add)(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action."""
+    action = ACTIONS[args.action]
+    return action.load(action.run)(args)

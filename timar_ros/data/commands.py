@@ -1,0 +1,105 @@
+"""The actions of `timar data` that concern DualTalk folders: check, stats, corrupt."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `timar data check`."""
+    parser.add_argument("folder", help="data set with train/, test/, ood/, or a folder of X_speaker1/2 .wav/.npz")
+    parser.add_argument("--split", action="append", help="only this split (may be given again)")
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """List the faults, then a summary; 1 when there is any fault."""
+    from timar_ros.cli.console import console, progress, table
+    from timar_ros.data.check import check_folder
+
+    with progress() as bar:
+        task = bar.add_task("conversations", total=None)
+        report = check_folder(
+            args.folder, args.split, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    for fault in report.faults:
+        console.print(str(fault), markup=False, soft_wrap=True)
+    rows = []
+    for split, count in report.conversations.items():
+        broken = report.broken(split)
+        faults = sum(f.split == split for f in report.faults)
+        rows.append((split or "(files)", count, f"{report.seconds[split] / 3600:.2f}", faults, len(broken)))
+    console.print(table(str(args.folder), ("split", "whole pairs", "hours", "faults", "broken"), rows))
+    return 1 if report.faults else 0
+
+
+def add_stats(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `timar data stats`."""
+    parser.add_argument("folder", help="data set with train/, test/, ood/, or a folder of X_speaker1/2 .wav/.npz")
+    parser.add_argument("--split", help="only this split")
+    parser.add_argument("--limit", type=int, default=100, help="at most so many conversations a split")
+    parser.add_argument("--json", help="write all figures here")
+
+
+def run_stats(args: argparse.Namespace) -> int:
+    """Print mean and spread over speakers of what synthetic motion is calibrated by."""
+    import json
+    from pathlib import Path
+
+    from timar_ros.cli.console import console, progress, table
+    from timar_ros.data.dualtalk import SPLITS, DualTalkFolder
+    from timar_ros.data.files import atomic_path
+    from timar_ros.data.statistics import describe, summarise
+
+    root = Path(args.folder)
+    present: list[str | None] = [s for s in SPLITS if (root / s).is_dir()]
+    splits = [args.split] if args.split else present or [None]
+    found = {}
+    for split in splits:
+        data = DualTalkFolder(root, split, normalise=False)
+        people = []
+        clips = data.clips(None)[: 2 * args.limit]
+        with progress() as bar:
+            for clip in bar.track(clips, description=split or "files"):
+                item = data.load(clip)
+                people.append(describe(item["agent_motion"], item["agent_speech"], item["user_speech"]))
+        found[split or "files"] = summarise(people)
+    for name, rows in found.items():
+        cells = [(key, *(f"{value:.3f}" for value in row.values())) for key, row in rows.items()]
+        console.print(table(f"{root} {name}", ("figure", "mean", "5 %", "median", "95 %"), cells))
+    if args.json:
+        with atomic_path(args.json) as path:
+            path.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def add_corrupt(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `timar data corrupt`."""
+    from timar_ros.data.corruptions import KINDS
+
+    kinds = "; ".join(f"{kind}={default:g}: {meaning}" for kind, (meaning, default) in KINDS.items())
+    parser.add_argument("folder", help="data set with test/, ood/ or train/")
+    parser.add_argument("out", help="folder to write; must be new or empty")
+    parser.add_argument("kind", nargs="+", help=f"KIND or KIND=STRENGTH, one after the other on the same copy. {kinds}")
+    parser.add_argument("--split", action="append", help="only this split (may be given again)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same copy")
+
+
+def run_corrupt(args: argparse.Namespace) -> int:
+    """Write the copy."""
+    from timar_ros.cli.console import console, progress
+    from timar_ros.data.corrupt import corrupt_folder
+    from timar_ros.data.corruptions import Corruption
+
+    chosen = [Corruption.parse(text) for text in args.kind]
+    with progress() as bar:
+        task = bar.add_task("conversations", total=None)
+        made = corrupt_folder(
+            args.folder,
+            args.out,
+            chosen,
+            args.seed,
+            args.split,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console.print(f"{args.out}: {made} conversations with {', '.join(map(str, chosen))}; speaker 1 is the user in each")
+    return 0
