@@ -19,8 +19,8 @@ import numpy as np
 import ruckig
 from numpy.typing import NDArray
 
-from timar_ros.retarget.profile import RobotProfile
-from timar_ros.retarget.stopping import stop_reach, stop_samples
+from timar_ros.retarget.profile import Coupling, RobotProfile
+from timar_ros.retarget.stopping import stop_range, stop_reach, stop_samples
 
 Float = NDArray[np.float64]
 SEGMENT = 0.04
@@ -28,6 +28,7 @@ HORIZON = 0.6
 GENTLE = 0.12
 # Inner limits leave room for rounding: differences of the output's numbers must keep the outer ones to 1e-6.
 INNER = 1 - 1e-4
+TINY = 1e-9
 
 
 @dataclass
@@ -61,29 +62,16 @@ class Limits:
         return p - below, p + above
 
     def safe(self, p: Float, v: Float, a: Float) -> NDArray[np.bool_]:
-        """For states [..., J]: whether each keeps the limits and can stop within them, couplings left aside."""
+        """For states [N, J]: whether each keeps the limits and can stop within them, couplings included."""
         low, high = self.reach(p, v, a)
         settled = np.abs(v + a * np.abs(a) / (2 * self.jerk))
-        tiny = 1e-9
-        return np.asarray(
-            (low >= self.lower - tiny)
-            & (high <= self.upper + tiny)
-            & (np.maximum(np.abs(v), settled) <= self.velocity + tiny)
-            & (np.abs(a) <= self.acceleration + tiny)
-        )
-
-    def coupled_safe(self, index: int, low: Float, high: Float) -> NDArray[np.bool_]:
-        """Whether the ranges [..., J] of two coupled joints lie within the coupling's region, as a box."""
-        joint, by, coupling = self.couplings[index]
-        low_by, high_by = low[..., by], high[..., by]
-        lower, upper = coupling.bounds(low_by)
-        other_lower, other_upper = coupling.bounds(high_by)
-        lower, upper = np.maximum(lower, other_lower), np.minimum(upper, other_upper)
-        for at, row_lower, row_upper in coupling.table:
-            inside = (low_by < at) & (at < high_by)
-            lower = np.where(inside, np.maximum(lower, row_lower), lower)
-            upper = np.where(inside, np.minimum(upper, row_upper), upper)
-        return np.asarray((low[..., joint] >= lower - 1e-9) & (high[..., joint] <= upper + 1e-9))
+        good = (low >= self.lower - TINY) & (high <= self.upper + TINY) & (np.abs(a) <= self.acceleration + TINY)
+        good &= np.maximum(np.abs(v), settled) <= self.velocity + TINY
+        for joint, by, coupling in self.couplings:
+            coupled = coupling.box_inside(low[:, by], high[:, by], low[:, joint], high[:, joint])
+            good[:, joint] &= coupled
+            good[:, by] &= coupled
+        return np.asarray(good)
 
 
 class _Planner:
@@ -115,10 +103,10 @@ class _Planner:
             return None
         return float(self.path.duration) if result >= 0 else None
 
-    def samples(self, times: Float) -> Float:
+    def samples(self, times: list[float]) -> Float:
         """Position, velocity, acceleration of the last plan at times [N]: shape [N, 3]."""
         at = self.path.at_time
-        return np.array([[x[0] for x in at(t)] for t in times.tolist()])
+        return np.array([[x[0] for x in at(t)] for t in times])
 
 
 class Follower:
@@ -141,7 +129,7 @@ class Follower:
         self.state = np.zeros((joints, 3))
         self._locked = np.zeros(joints, dtype=bool)
         self._meet = np.zeros(joints, dtype=np.int64)  # tick at which each joint is to be on the curve again
-        self._neck = np.arange(joints) < len(profile.neck)
+        self._times = (np.arange(1, self.segment + 1) / self.rate).tolist()
 
     def copy_state(self) -> tuple[Float, NDArray[np.bool_], NDArray[np.int64]]:
         """What :meth:`restore` takes back."""
@@ -155,10 +143,9 @@ class Follower:
         """Start at rest at measured positions [J], clipped into the limits; ``joints`` [J] selects some of them."""
         chosen = np.ones(len(self.state), dtype=bool) if joints is None else joints
         clipped = np.clip(positions, self.limits.lower, self.limits.upper)
-        for index, (joint, by, coupling) in enumerate(self.limits.couplings):
-            if not self.limits.coupled_safe(index, clipped, clipped):
-                lower, upper = coupling.bounds(clipped[by])
-                clipped[joint] = np.clip(clipped[joint], lower, upper)
+        for joint, by, coupling in self.limits.couplings:
+            lower, upper = coupling.bounds(clipped[by])
+            clipped[joint] = np.clip(clipped[joint], lower, upper)
         self.state[chosen] = 0.0
         self.state[chosen, 0] = clipped[chosen]
         self._locked &= ~chosen
@@ -201,15 +188,7 @@ class Follower:
     def _fit(self, curve: Curve) -> NDArray[np.bool_]:
         """For each tick and joint: whether the curve is safe there and can be followed up to the next tick."""
         limits = self.limits
-        fit = limits.safe(curve.position, curve.velocity, curve.acceleration)
-        fit &= curve.jerk <= limits.jerk
-        if limits.couplings:
-            low, high = limits.reach(curve.position, curve.velocity, curve.acceleration)
-            for index, (joint, by, _) in enumerate(limits.couplings):
-                good = limits.coupled_safe(index, low, high)
-                fit[:, joint] &= good
-                fit[:, by] &= good
-        return fit
+        return limits.safe(curve.position, curve.velocity, curve.acceleration) & (curve.jerk <= limits.jerk)
 
     def _on(self, curve: Curve) -> NDArray[np.bool_]:
         """Joints whose state is the curve's at its first tick."""
@@ -232,7 +211,7 @@ class Follower:
     def _segment(self, tick: int, curve: Curve, stop: NDArray[np.bool_]) -> Float:
         """One segment, joint by joint; shape [segment, J, 3]."""
         size, limits = self.segment, self.limits
-        times = np.arange(1, size + 1) / self.rate
+        times = self._times
         fit = self._fit(curve)
         on = self._on(curve)
         joints = len(self.state)
@@ -255,46 +234,46 @@ class Follower:
                 safe = chased is not None and self._keeps(j, chased[0])
                 result[:, j] = chased[0] if chased is not None and safe else stops[:, j]
                 locked[j] = bool(chased is not None and safe and chased[1])
-        for index, (joint, by, _) in enumerate(limits.couplings):
-            locked = self._respect(index, joint, by, result, stops, locked)
+        for joint, by, coupling in limits.couplings:
+            locked = self._respect(coupling, joint, by, result, stops, locked)
         self._locked = locked
         return result
 
     def _keeps(self, j: int, samples: Float) -> bool:
         """Whether a piece of a path of one joint stays within its limits and ends in a safe state."""
         limits = self.limits
-        p, v, a = samples.T
-        if (p < limits.lower[j]).any() or (p > limits.upper[j]).any():
-            return False
-        below, above = stop_reach(v[-1], a[-1], limits.acceleration[j], limits.jerk[j])
-        settled = abs(v[-1] + a[-1] * abs(a[-1]) / (2 * limits.jerk[j]))
-        return bool(
-            p[-1] - below >= limits.lower[j]
-            and p[-1] + above <= limits.upper[j]
-            and settled <= limits.velocity[j] + 1e-9
-            and (np.abs(v) <= limits.velocity[j] + 1e-9).all()
-            and (np.abs(a) <= limits.acceleration[j] + 1e-9).all()
-        )
+        lower, upper, a_max, j_max = limits.lower[j], limits.upper[j], limits.acceleration[j], limits.jerk[j]
+        for p, v, a in samples.tolist():
+            if not (lower <= p <= upper and abs(v) <= limits.velocity[j] + TINY and abs(a) <= a_max + TINY):
+                return False
+        low, high = stop_range(p, v, a, a_max, j_max)
+        return bool(low >= lower and high <= upper and abs(v + a * abs(a) / (2 * j_max)) <= limits.velocity[j] + TINY)
 
     def _respect(
-        self, index: int, joint: int, by: int, result: Float, stops: Float, locked: NDArray[np.bool_]
+        self, coupling: Coupling, joint: int, by: int, result: Float, stops: Float, locked: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Stop one or both of two coupled joints where their paths together would leave the coupling's region."""
-        wanted = result.copy()
-        for stopped in ((), (by,), (joint,), (joint, by)):
-            result[:] = wanted
-            result[:, stopped] = stops[:, stopped]
-            low, high = self.limits.reach(result[-1, :, 0], result[-1, :, 1], result[-1, :, 2])
-            low = np.minimum(low, np.minimum(result[:, :, 0].min(axis=0), self.state[:, 0]))
-            high = np.maximum(high, np.maximum(result[:, :, 0].max(axis=0), self.state[:, 0]))
-            if self.limits.coupled_safe(index, low, high):
+        ranges = {}
+        for source, name in ((result, "path"), (stops, "stop")):
+            for j in (joint, by):
+                a_max, j_max = float(self.limits.acceleration[j]), float(self.limits.jerk[j])
+                p, v, a = source[-1, j].tolist()
+                low, high = stop_range(p, v, a, a_max, j_max)
+                passed = [float(self.state[j, 0]), *source[:, j, 0].tolist()]
+                ranges[name, j] = (min(low, *passed), max(high, *passed))
+        for of_joint, of_by in (("path", "path"), ("path", "stop"), ("stop", "path"), ("stop", "stop")):
+            low, high = ranges[of_joint, joint]
+            if coupling.box_inside(*ranges[of_by, by], low, high):
                 break
         kept = locked.copy()
-        kept[list(stopped)] = False
+        for j, choice in ((joint, of_joint), (by, of_by)):
+            if choice == "stop":
+                result[:, j] = stops[:, j]
+                kept[j] = False
         return kept
 
     def _chase(
-        self, j: int, tick: int, curve: Curve, fit: NDArray[np.bool_], times: Float
+        self, j: int, tick: int, curve: Curve, fit: NDArray[np.bool_], times: list[float]
     ) -> tuple[Float, bool] | None:
         """The next segment of a path back to the curve, and whether it ends on it."""
         planner, state = self._planners[j], self.state[j]
@@ -340,7 +319,7 @@ class Follower:
         duration = planner.plan(state, wanted[meet], meet / self.rate)
         return duration is not None and abs(duration * self.rate - meet) < 1e-6
 
-    def _taken(self, planner: _Planner, times: Float, arrived: bool, wanted: Float) -> tuple[Float, bool]:
+    def _taken(self, planner: _Planner, times: list[float], arrived: bool, wanted: Float) -> tuple[Float, bool]:
         samples = planner.samples(times)
         if arrived:
             samples[-1] = wanted[self.segment]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
 
+_Array = NDArray[np.float64] | float
 OUTPUTS = ("trajectory", "forward", "pose")
 # Speeds at or beyond this are what URDF exporters write when nobody knows the motor (100, 10000, 5e4, 1e8, 1e9).
 IMPLAUSIBLE_VELOCITY = 50.0
@@ -118,6 +119,18 @@ class Coupling:
         """Lower and upper limit at positions of the other joint, each of the shape of ``position``."""
         rows = np.asarray(self.table)
         return np.interp(position, rows[:, 0], rows[:, 1]), np.interp(position, rows[:, 0], rows[:, 2])
+
+    def box_inside(self, low_by: _Array, high_by: _Array, low: _Array, high: _Array) -> NDArray[np.bool_]:
+        """Whether all of the box ``[low_by, high_by] x [low, high]`` is allowed, but for rounding; shapes broadcast."""
+        (lower, upper), (other_lower, other_upper) = self.bounds(low_by), self.bounds(high_by)
+        lower, upper = np.maximum(lower, other_lower), np.minimum(upper, other_upper)
+        rows = np.asarray(self.table)
+        # Between the box's edges the strictest row counts.
+        at = rows[:, 0]
+        inside = (np.expand_dims(low_by, -1) < at) & (at < np.expand_dims(high_by, -1))
+        lower = np.maximum(lower, np.where(inside, rows[:, 1], -np.inf).max(axis=-1))
+        upper = np.minimum(upper, np.where(inside, rows[:, 2], np.inf).min(axis=-1))
+        return np.asarray((low >= lower - 1e-9) & (high <= upper + 1e-9))
 
 
 @dataclass(frozen=True)

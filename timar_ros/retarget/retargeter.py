@@ -61,7 +61,12 @@ class Retargeter:
             self._taps[:, self._necks] = spline.smoothing_filter(
                 max(profile.bandwidth, JAW_BANDWIDTH), self.options.knot_rate
             )
+        self._lead_groups = [(lead, np.flatnonzero(self._leads == lead)) for lead in np.unique(self._leads)]
         self._low, self._high = self._coefficient_bounds()
+        knot_rate = self.options.knot_rate
+        self._largest = (
+            limits["velocity"] / knot_rate, limits["acceleration"] / knot_rate**2, limits["jerk"] / knot_rate**3
+        )  # fmt: skip
         self._reset_stream()
         self._follower.place(self._neutral)
         self._tick: int | None = None  # tick of the follower's state
@@ -282,14 +287,14 @@ class Retargeter:
         start = first * self.period_ns - base
         relative = start + self.period_ns * np.arange(count)
         position, velocity, acceleration, jerk = (np.empty((count, self._joints)) for _ in range(4))
-        for lead in np.unique(self._leads):
-            columns = np.flatnonzero(self._leads == lead)
+        for lead, columns in self._lead_groups:
             shifted = relative + round(lead * 1e9)
             knots = shifted // period
             phase = (shifted - knots * period) / period
-            origin = int(knots[0]) - spline.LOOKBACK
-            rows = self._shaped(origin, int(knots[-1]) + spline.LOOKAHEAD - origin + 1)
-            values = spline.evaluate(self._coefficients(rows)[:, columns], knots - origin - spline.HALF_WIDTH, phase, timeline.knot_rate)
+            origin = int(knots[0]) - spline.BEFORE
+            coefs = self._coefficients(self._shaped(origin, int(knots[-1]) + spline.AFTER - origin + 1))[:, columns]
+            interval = knots - origin - spline.HALF_WIDTH - spline.CALM
+            values = spline.evaluate(coefs, interval, phase, timeline.knot_rate)
             for target, value in zip((position, velocity, acceleration), values[:3], strict=True):
                 target[:, columns] = value
             # Between two ticks a knot may lie: the larger jerk of both sides counts.
@@ -303,7 +308,7 @@ class Retargeter:
         result = self._taps[0] * rows[:count]
         for offset in range(1, len(self._taps)):
             result += self._taps[offset] * rows[offset : offset + count]
-        result = np.clip(result, self._low, self._high)
+        result = np.clip(spline.calm(result, self._largest), self._low, self._high)
         if self.profile.couplings:
             result = self._converter.inside(result)
         return result

@@ -18,8 +18,17 @@ Float = NDArray[np.float64]
 HALF_WIDTH = 2
 # Knots ahead of a time that its value depends on: the basis' two and the filter's.
 LOOKAHEAD = HALF_WIDTH + 2
-# Knots before the one at or before a time that its value depends on.
-LOOKBACK = HALF_WIDTH + 1
+# Half width of the local mean that motion beyond the limits is drawn towards, in knots.
+CALM_WIDTH = 6
+# Knots on each side of an excess at which motion is calmed as much; another two fade out.
+CALM_REACH = 2
+# Share of the limits that calmed motion is to use.
+CALM_SHARE = 0.9
+# How far calming looks: the mean, the third difference's four coefficients, the reach and the fading.
+CALM = CALM_WIDTH + 3 + CALM_REACH + 2
+# Knots before and after the interval of a time that its value can depend on, calming included.
+BEFORE = HALF_WIDTH + 1 + CALM
+AFTER = LOOKAHEAD + CALM
 
 
 @lru_cache(maxsize=32)
@@ -42,13 +51,43 @@ def smoothing_filter(bandwidth: float, knot_rate: float) -> Float:
     return np.concatenate([taps[::-1], [1 - 2 * taps.sum()], taps])
 
 
-def coefficients(frames: Float, taps: Float) -> Float:
-    """B-spline coefficients of frames [K, J]: shape [K - 2 * HALF_WIDTH, J], the first belongs to frame HALF_WIDTH."""
-    count = len(frames) - 2 * HALF_WIDTH
-    result = taps[0] * frames[:count]
-    for offset in range(1, len(taps)):
-        result += taps[offset] * frames[offset : offset + count]
-    return result
+def calm(coefs: Float, largest: tuple[Float, Float, Float]) -> Float:
+    """Make motion that is too fast smaller instead of late.
+
+    Where differences of the coefficients [K, J] exceed ``largest`` (of the first, second and third difference, each
+    [J]), they are drawn towards their local mean, just as far as needed; elsewhere they stay exactly as they are. The
+    result has CALM fewer rows at either end. It may still exceed the limits a little, where the mean itself does.
+    """
+    result = coefs[CALM : len(coefs) - CALM]
+    if all((np.abs(np.diff(coefs, order, axis=0)) <= limit).all() for order, limit in enumerate(largest, start=1)):
+        return result
+    inner = coefs[CALM_WIDTH : len(coefs) - CALM_WIDTH]
+    window = np.hanning(2 * CALM_WIDTH + 3)[1:-1]
+    mean = np.zeros_like(inner)
+    for offset, weight in enumerate(window / window.sum()):
+        mean += weight * coefs[offset : offset + len(inner)]
+    rest = inner - mean
+    share = np.ones_like(inner)
+    for order, limit in enumerate(largest, start=1):
+        of_mean, of_rest = np.diff(mean, order, axis=0), np.diff(rest, order, axis=0)
+        room = np.maximum(CALM_SHARE * limit - np.abs(of_mean), 0.0)
+        excess = np.abs(of_mean + of_rest) > limit
+        needed = np.where(excess, np.minimum(room / np.maximum(np.abs(of_rest), 1e-12), 1.0), 1.0)
+        for offset in range(order + 1):  # an excess belongs to all coefficients that make it
+            part = share[offset : offset + len(needed)]
+            np.minimum(part, needed, out=part)
+    low = share
+    for offset in range(1, CALM_REACH + 1):
+        low = np.minimum(low, np.minimum(_shifted(share, offset), _shifted(share, -offset)))
+    smooth = (_shifted(low, -2) + 2 * _shifted(low, -1) + 3 * low + 2 * _shifted(low, 1) + _shifted(low, 2)) / 9
+    cut = slice(CALM - CALM_WIDTH, len(inner) - (CALM - CALM_WIDTH))
+    return np.where(smooth[cut] < 1.0, mean[cut] + smooth[cut] * rest[cut], result)
+
+
+def _shifted(values: Float, offset: int) -> Float:
+    """Rows moved by ``offset``, the edge rows repeated."""
+    index = np.clip(np.arange(len(values)) + offset, 0, len(values) - 1)
+    return np.asarray(values[index])
 
 
 def evaluate(coefs: Float, interval: NDArray[np.int64], phase: Float, knot_rate: float) -> tuple[Float, ...]:

@@ -8,6 +8,7 @@ limits hold whatever the input does.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,25 +32,22 @@ def stop_phases(velocity: float, acceleration: float, limit: float, jerk: float)
     return (max(a + peak, 0.0) / jerk, sign * jerk), (max(hold, 0.0), 0.0), (peak / jerk, -sign * jerk)
 
 
-def stop_samples(state: tuple[float, float, float], limit: float, jerk: float, times: Float) -> Float:
-    """Position, velocity and acceleration at given times of the fastest stop: shape [N, 3]; at rest after its end."""
+def stop_samples(state: tuple[float, float, float], limit: float, jerk: float, times: Sequence[float]) -> Float:
+    """Position, velocity and acceleration at ascending times of the fastest stop: [N, 3]; at rest after its end."""
     p, v, a = state
-    result = np.empty((len(times), 3))
-    begin = 0.0
-    remaining = np.ones(len(times), dtype=bool)
+    rows = []
+    begin, index = 0.0, 0
     for duration, j in stop_phases(v, a, limit, jerk):
-        now = remaining & (times < begin + duration)
-        t = times[now] - begin
-        result[now, 0] = p + t * (v + t * (a / 2 + t * j / 6))
-        result[now, 1] = v + t * (a + t * j / 2)
-        result[now, 2] = a + t * j
-        remaining &= ~now
+        while index < len(times) and times[index] < begin + duration:
+            t = times[index] - begin
+            rows.append((p + t * (v + t * (a / 2 + t * j / 6)), v + t * (a + t * j / 2), a + t * j))
+            index += 1
         p += duration * (v + duration * (a / 2 + duration * j / 6))
         v += duration * (a + duration * j / 2)
         a += duration * j
         begin += duration
-    result[remaining] = (p, 0.0, 0.0)
-    return result
+    rows.extend([(p, 0.0, 0.0)] * (len(times) - index))
+    return np.array(rows)
 
 
 def stop_reach(v: Float, a: Float, limit: Float, jerk: Float) -> tuple[Float, Float]:
@@ -73,3 +71,17 @@ def stop_reach(v: Float, a: Float, limit: Float, jerk: Float) -> tuple[Float, Fl
     ahead = np.maximum(p3, 0.0)
     behind = np.maximum(-v, 0.0) * t1  # the velocity changes its sign within the first phase
     return np.where(sign > 0, behind, ahead), np.where(sign > 0, ahead, behind)
+
+
+def stop_range(p: float, v: float, a: float, limit: float, jerk: float) -> tuple[float, float]:
+    """Lowest and highest position of the fastest stop from one state: :func:`stop_reach` without arrays."""
+    settled = v + a * abs(a) / (2 * jerk)
+    sign = 1.0 if settled > 0 else -1.0
+    v, a = sign * v, sign * a
+    (t1, _), (hold, _), (t3, _) = stop_phases(v, a, limit, jerk)
+    p1 = t1 * (v + t1 * (a / 2 - t1 * jerk / 6))
+    v1, a1 = v + t1 * (a - t1 * jerk / 2), a - t1 * jerk
+    p2, v2 = p1 + hold * (v1 + hold * a1 / 2), v1 + hold * a1
+    ahead = max(p2 + t3 * (v2 + t3 * (a1 / 2 + t3 * jerk / 6)), 0.0)
+    behind = max(-v, 0.0) * t1
+    return (p - behind, p + ahead) if sign > 0 else (p - ahead, p + behind)
