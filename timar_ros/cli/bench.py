@@ -1,0 +1,152 @@
+"""`timar bench`: latency and throughput of the streaming engine, checked against the oracle in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timar_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from timar_ros.evaluation.benchmark import BenchmarkRow
+    from timar_ros.model import Timar
+
+SUMMARY = "Measure the engine's latency, throughput and memory beside the oracle's."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "--size", nargs="+", default=["mini"], choices=["mini", "base", "large", "huge"], help="model sizes"
+    )
+    parser.add_argument("--model", type=Path, help="a trained model's folder instead of random weights of --size")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["float32"],
+        choices=["float32", "bfloat16", "float16", "auto"],
+        help="one row each",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
+    parser.add_argument(
+        "--policy",
+        nargs="+",
+        default=["sliding"],
+        choices=["sliding", "stepped"],
+        help="context policies, one row each",
+    )
+    parser.add_argument(
+        "--conversations", nargs="+", type=int, default=[1], help="conversations in a batch, one row each"
+    )
+    parser.add_argument("--turns", type=int, default=12, help="timed turns, at least 12")
+    parser.add_argument("--threads", type=int, help="processor threads; default: what torch chooses")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 1 when an fp32 engine is not the oracle's equal."""
+    from timar_ros.errors import require
+
+    require("torch", "pip install torch", "timar bench")
+    import torch
+
+    from timar_ros.cli.console import console, progress
+    from timar_ros.evaluation.benchmark import MINIMUM_TURNS, benchmark, machine, prepare_oracle
+
+    if args.threads is not None:
+        if args.threads < 1:
+            raise UserError(f"--threads {args.threads}: must be at least 1")
+        torch.set_num_threads(args.threads)
+    if min(args.conversations) < 1:
+        raise UserError(f"--conversations {min(args.conversations)}: must be at least 1")
+    if args.turns < MINIMUM_TURNS:
+        raise UserError(f"--turns {args.turns}: percentiles need at least {MINIMUM_TURNS}")
+    rows: list[BenchmarkRow] = []
+    for size in args.size if args.model is None else [args.model.name]:
+        oracle = prepare_oracle(_model(args.model, size), args.device)
+        for dtype in args.dtype:
+            for policy in args.policy:
+                for count in args.conversations:
+                    total = oracle.config.context_turns + args.turns
+                    with progress() as bar:
+                        task = bar.add_task(f"{size} {dtype} {policy} x{count}", total=total)
+                        rows.append(
+                            benchmark(
+                                oracle, size, dtype, policy, count, args.turns, lambda b=bar, t=task: b.advance(t)
+                            )
+                        )
+        where = machine(oracle.device)
+    console.print(f"{where}; window of 8 turns, sampling as the model's configuration says; random input")
+    for made in _tables(rows):
+        console.print(made)
+    if args.json is not None:
+        from timar_ros.data.files import atomic_path
+
+        with atomic_path(args.json) as path:
+            values = [dataclasses.asdict(row) | {"machine": where} for row in rows]
+            path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    wrong = [row for row in rows if not row.exact]
+    for row in wrong:
+        console.print(f"NOT EQUAL to the oracle: {row.size} {row.policy}, largest error {row.max_abs_error:.1e}")
+    return 1 if wrong else 0
+
+
+def _model(path: Path | None, size: str) -> Timar:
+    from timar_ros.model import TimarConfig, create_timar, load_timar
+
+    if path is not None:
+        return load_timar(path)
+    return create_timar(TimarConfig.of_size(size), zero_head=False)
+
+
+def _tables(rows: list[BenchmarkRow]) -> list[object]:
+    from timar_ros.cli.console import table
+
+    def name(row: BenchmarkRow) -> str:
+        return f"{row.size} {row.dtype} {row.policy} x{row.conversations}"
+
+    def ms(seconds: float) -> str:
+        return f"{1e3 * seconds:.1f}"
+
+    latency = table(
+        "Milliseconds a turn (critical: turn complete to motion; idle: between turns)",
+        ["engine", "oracle p50", "critical p50", "p95", "max", "idle p50", "idle mean", "speed-up", "real-time factor"],
+        [
+            [
+                name(row),
+                *map(
+                    ms, (row.oracle_p50_s, row.critical_p50_s, row.critical_p95_s, row.critical_max_s, row.idle_p50_s)
+                ),
+                ms(row.idle_mean_s),
+                f"{row.speedup:.1f}",
+                f"{row.real_time_factor:.3f}",
+            ]
+            for row in rows
+        ],
+    )
+    parts = table(
+        "Where the critical path goes (ms), and what it must read and compute at the least",
+        ["engine", "speech", "fusion", "head", "rest", "MB read", "GFLOP", "peak MB"],
+        [
+            [
+                name(row),
+                *map(ms, (row.speech_s, row.fusion_s, row.head_s, row.rest_s)),
+                f"{row.floor_mb:.0f}",
+                f"{row.floor_gflop:.1f}",
+                f"{row.peak_memory_mb:.0f}",
+            ]
+            for row in rows
+        ],
+    )
+    errors = table(
+        "Against the fp32 oracle",
+        ["engine", "largest error", "relative error of z", "of motion"],
+        [
+            [name(row), f"{row.max_abs_error:.1e}", f"{row.relative_error_z:.1e}", f"{row.relative_error_motion:.1e}"]
+            for row in rows
+        ],
+    )
+    return [latency, parts, errors]
