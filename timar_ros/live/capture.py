@@ -16,6 +16,10 @@ from timar_ros.errors import UserError
 from timar_ros.live.devices import START_SECONDS, find_device, portaudio, refresh
 from timar_ros.live.timing import SampleClock
 
+# The device's time running ahead of its samples by this much, so many blocks in a row, is a loss.
+LEAP_SECONDS = 0.05
+LEAP_READINGS = 5
+
 
 @dataclass(frozen=True)
 class Block:
@@ -122,21 +126,25 @@ class Microphone:
         stream_id = self._stream_id + 1
         clock = SampleClock(rate)
         position = 0
+        leaps = 0
 
         def arrived(data: npt.NDArray[np.float32], frames: int, when: Any, status: Any) -> None:
-            nonlocal position
+            nonlocal position, leaps
             self._last_callback = time.monotonic()
-            # The driver's age of the first sample, taken off our clock now: the callback's own delay drops out.
-            age = when.currentTime - when.inputBufferAdcTime
+            # How old the first sample is by the driver's clock, read together with ours: our own delay drops out.
+            age = self._stream.time - when.inputBufferAdcTime if self._stream is not None else -1.0
             if not 0.0 <= age < 5.0:  # some drivers leave the field empty
                 age = frames / rate
             seen = self._clock() - round(age * 1e9)
-            if status.input_overflow:
-                self.counters.overflows += 1
-                missing = round((seen - clock.time_of(position)) * 1e-9 * rate)
-                if position and missing > 0:
-                    position += missing
-                    self.counters.lost_samples += missing
+            self.counters.overflows += bool(status.input_overflow)
+            # Time without samples is lost samples; one odd reading is only an odd reading.
+            leap = (seen - clock.time_of(position)) * 1e-9 if clock.settled else 0.0
+            leaps = leaps + 1 if leap > LEAP_SECONDS else 0
+            if leaps >= LEAP_READINGS:
+                missing = round(leap * rate)
+                position += missing
+                self.counters.lost_samples += missing
+                leaps = 0
             block = Block(clock.update(position, seen), stream_id, position, rate, data.copy())
             position += frames
             if not clock.settled:  # half a second of silence at the start is better than a wrong time for ever
@@ -156,8 +164,12 @@ class Microphone:
             latency="low",
             callback=arrived,
         )
-        stream.start()
         self._stream, self._stream_id = stream, stream_id
+        try:
+            stream.start()
+        except sd.PortAudioError:
+            self._close_stream()
+            raise
 
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None

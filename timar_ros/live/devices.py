@@ -69,13 +69,13 @@ def devices() -> list[Device]:
 def find_device(wanted: str, kind: str) -> Device:
     """The device that a parameter names.
 
-    :param wanted: empty for the default device, a number, or (a part of) a name, case-insensitive.
+    :param wanted: empty or "default" for the default device, a number, or (a part of) a name, case-insensitive.
     :param kind: "input" or "output".
     :raises UserError: when there is none, or several, with the list of what there is.
     """
     usable = [d for d in devices() if (d.input_channels if kind == "input" else d.output_channels) > 0]
     listed = ", ".join(f"{d.index}: '{d.name}'" for d in usable) or "none at all"
-    if not wanted:
+    if wanted.lower() in ("", "default"):
         chosen = [d for d in usable if (d.default_input if kind == "input" else d.default_output)] or usable[:1]
     elif wanted.isdigit():
         chosen = [d for d in usable if d.index == int(wanted)]

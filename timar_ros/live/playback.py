@@ -231,7 +231,8 @@ class Speaker:
         def wanted(out: npt.NDArray[np.float32], frames: int, when: Any, status: Any) -> None:
             nonlocal position
             self._last_callback = time.monotonic()
-            ahead = when.outputBufferDacTime - when.currentTime
+            # By the driver's clock, read together with ours: our own delay drops out.
+            ahead = when.outputBufferDacTime - self._stream.time if self._stream is not None else -1.0
             if not 0.0 <= ahead < 5.0:
                 ahead = self.latency_s
             if status.output_underflow:
@@ -252,14 +253,15 @@ class Speaker:
                 callback=wanted,
             )
             self._last_callback = self._opened = time.monotonic()
+            self._stream = stream
+            self.latency_s = float(stream.latency)
             stream.start()
         except sd.PortAudioError as error:
+            self._close_stream()
             raise UserError(
                 f"loudspeaker '{found.name}' does not open with {rate} Hz ({error}); "
                 "give another rate or device ('timar audio devices')"
             ) from error
-        self._stream = stream
-        self.latency_s = float(stream.latency)
 
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None

@@ -1,4 +1,4 @@
-"""Node `audio_sink`: gives out the agent's audio when its motion is shown, and writes it to a file.
+"""Node `audio_sink`: gives out the agent's audio when its motion is shown, to a loudspeaker and to a file.
 
 The motion for time t is shown at t + playback_delay, so the audio of time t is published then, stamped so.
 """
@@ -9,9 +9,11 @@ import heapq
 from pathlib import Path
 from typing import Any
 
+from timar_ros.live.devices import find_device
 from timar_ros.msg import AudioChunk, StreamInfo
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.loudspeaker import Loudspeaker
 from timar_ros.nodes.messages import Audio, audio, audio_message
 from timar_ros.nodes.sound_file import SoundFile
 
@@ -25,11 +27,14 @@ class AudioSink(ManagedNode):
     PARAMETERS = (
         Parameter("playback_delay", -1.0, "delay of the audio [s]; negative: what stream_info says", -1.0, 60.0),
         Parameter("file", "", "file (.wav or .flac) that the audio is written to; empty: none"),
+        Parameter("device", "", "loudspeaker that the audio is played on: name, number or 'default'; empty: none"),
+        Parameter("device_rate", 0, "rate to open the loudspeaker with [Hz]; 0: its own", 0, 384_000),
         Parameter("period", 0.01, "how often it looks whether audio is due [s]", 0.001, 0.1),
         Parameter("late_tolerance", 0.01, "a chunk this much after its time is an underrun [s]", 0.0, 1.0),
     )  # fmt: skip
 
     _file: SoundFile | None = None
+    _loudspeaker: Loudspeaker | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__("audio_sink", **options)
@@ -37,6 +42,8 @@ class AudioSink(ManagedNode):
 
     def configure(self) -> None:
         """Learn the delay, open the ways in and out."""
+        if self.value("device"):
+            find_device(self.value("device"), "output")
         given = float(self.value("playback_delay"))
         self._delay_ns = None if given < 0.0 else round(given * 1e9)
         self._held: list[tuple[int, int, Audio]] = []
@@ -51,7 +58,9 @@ class AudioSink(ManagedNode):
             self.statistics.count(what, 0)
 
     def activate(self) -> None:
-        """Begin a new file."""
+        """Begin a new file, open the loudspeaker."""
+        if self.value("device"):
+            self._loudspeaker = Loudspeaker(self, self.value("device"), self.value("device_rate"))
         if self.value("file"):
             self._file = SoundFile(Path(self.value("file")))
 
@@ -59,6 +68,9 @@ class AudioSink(ManagedNode):
         """Close the file; what is still held back is not for anybody's ears any more."""
         self._held.clear()
         self._next_index.clear()
+        if self._loudspeaker is not None:
+            self._loudspeaker.close()
+            self._loudspeaker = None
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -69,6 +81,8 @@ class AudioSink(ManagedNode):
             "held back [chunks]": str(len(self._held)),
             "playback_delay [s]": "unknown" if self._delay_ns is None else f"{self._delay_ns / 1e9:.3f}",
         }
+        if self._loudspeaker is not None:
+            rows.update(self._loudspeaker.rows())
         if self._delay_ns is None:
             return WARN, "waiting for stream_info", rows
         if self.statistics.counted("underruns"):
@@ -90,6 +104,9 @@ class AudioSink(ManagedNode):
             overdue = self.now_ns() - (chunk.stamp_ns + self._delay_ns + length_ns)
             if overdue > float(self.value("late_tolerance")) * 1e9:
                 self.statistics.count("underruns")
+            if self._loudspeaker is not None:
+                # All at once: the sound card's clock says when it is due, far better than a timer here could.
+                self._loudspeaker.add(chunk.stamp_ns + self._delay_ns, chunk.rate, chunk.samples.mean(axis=1))
             self._give_out()
 
     def _give_out(self) -> None:

@@ -1,7 +1,8 @@
-"""Node `audio_source`: plays a recorded conversation as live audio chunks and tracked motion.
+"""Node `audio_source`: a recorded conversation as live audio chunks and tracked motion, or a microphone.
 
-In real time, at a factor of it, or as fast as the consumers take it. At any pace but real time it publishes `/clock`,
-and the other nodes run with `use_sim_time`: one second of the conversation is one second everywhere.
+A recording is played in real time, at a factor of it, or as fast as the consumers take it. At any pace but real time
+the node publishes `/clock`, and the other nodes run with `use_sim_time`: one second of the conversation is one second
+everywhere.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 from rosgraph_msgs.msg import Clock
 
 from timar_ros.errors import UserError
+from timar_ros.live.devices import find_device
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.messages import audio_message, motion_messages, to_stamp
+from timar_ros.nodes.microphone import MicrophoneFeed
 from timar_ros.nodes.playback import Recording, Step, load_recording, steps
 
 TAIL_SPEED = 5.0
@@ -32,6 +35,9 @@ class AudioSource(ManagedNode):
         Parameter("user", "", "audio file of the user, instead of 'recording'"),
         Parameter("agent", "", "audio file of the agent, instead of 'recording'"),
         Parameter("user_motion", "", "the user's tracked FLAME motion beside it (.npz with exp and pose)"),
+        Parameter("device", "", "microphone for the user's audio instead of a recording: name, number or 'default'"),
+        Parameter("device_rate", 0, "rate to open the microphone with [Hz]; 0: its own", 0, 384_000),
+        Parameter("device_channels", 0, "channels to open the microphone with; 0: one if it can", 0, 64),
         Parameter("chunk", 0.02, "length of an audio chunk [s]", 0.001, 1.0),
         Parameter("speed", 1.0, "pace: 1 is real time, 0 as fast as turns are acknowledged", 0.0, 1000.0),
         Parameter("publish_clock", False, "publish /clock in the conversation's time; needed at any speed but 1"),
@@ -43,6 +49,7 @@ class AudioSource(ManagedNode):
     )  # fmt: skip
 
     _thread: threading.Thread | None = None
+    _microphone: MicrophoneFeed | None = None
     _position = 0.0
 
     def __init__(self, **options: Any) -> None:
@@ -53,6 +60,10 @@ class AudioSource(ManagedNode):
 
     def configure(self) -> None:
         """Read the files, all at once: a file that fails must fail here."""
+        if self.value("device"):
+            find_device(self.value("device"), "input")
+            self._audio = {"user": self.publish_on(AudioChunk, "user/audio", qos.audio())}
+            return
         self.recording: Recording = load_recording(*map(self.value, ("recording", "user", "agent", "user_motion")))
         self._speed = float(self.value("speed"))
         if self._speed != 1.0 and not self.value("publish_clock"):
@@ -72,7 +83,17 @@ class AudioSource(ManagedNode):
                 self.subscribe(Turn, "turns", lambda m: self._acknowledge(m.number), qos.turns(), optional=True)
 
     def activate(self) -> None:
-        """Start to play."""
+        """Start to play, or to listen."""
+        if self.value("device"):
+            self._microphone = MicrophoneFeed(
+                self,
+                self._audio["user"],
+                self.value("device"),
+                rate=self.value("device_rate"),
+                channels=self.value("device_channels"),
+                block=self.value("chunk"),
+            )
+            return
         self._stream_id += 1
         self._position = 0.0
         self._acknowledged = 0
@@ -84,6 +105,9 @@ class AudioSource(ManagedNode):
 
     def deactivate(self) -> None:
         """Stop at once."""
+        if self._microphone is not None:
+            self._microphone.close()
+            self._microphone = None
         if self._thread is not None:
             self._quit.set()
             with self._progress:
@@ -92,7 +116,12 @@ class AudioSource(ManagedNode):
             self._thread = None
 
     def diagnose(self) -> Diagnosis:
-        """How far the recording is."""
+        """How far the recording is, or how the microphone does."""
+        if self._microphone is not None:
+            rows = {name.replace("_", " "): str(value) for name, value in vars(self._microphone.counters).items()}
+            if self._microphone.trouble():
+                return WARN, "the microphone lost samples or was gone", rows
+            return OK, "listening", rows
         rows = {"position [s]": f"{self._position:.2f}", "length [s]": f"{self.recording.seconds:.2f}"}
         if self.finished.is_set():
             return OK, "finished", rows

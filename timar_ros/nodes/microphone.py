@@ -1,0 +1,73 @@
+"""A microphone as the user's audio: the live half of `audio_source`."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from timar_ros.live.capture import Microphone
+from timar_ros.nodes.messages import audio_message
+
+if TYPE_CHECKING:
+    from timar_ros.nodes.base import ManagedNode
+
+
+class MicrophoneFeed:
+    """Publishes what a device hears, from a thread of its own, until it is closed.
+
+    :param node: whose clock stamps count, and whose statistics are kept.
+    :param publisher: of AudioChunks; from any thread.
+    :param device: name, number, or "default".
+    :param rate: sample rate to open the device with [Hz]; 0: its own.
+    :param channels: 0: one, or two where it has no mono.
+    :param block: length of a chunk [s].
+    :raises UserError: when the device does not open.
+    """
+
+    def __init__(
+        self, node: ManagedNode, publisher: Any, device: str, *, rate: int = 0, channels: int = 0, block: float = 0.02
+    ) -> None:
+        self._node = node
+        self._publisher = publisher
+        self._position = (0, 0, 16000)
+        self._microphone = Microphone(
+            device,
+            rate=rate,
+            channels=channels,
+            block_seconds=block,
+            clock=node.now_ns,
+            report=node.get_logger().warning,
+        )
+        self.counters = self._microphone.counters
+        self._told = 0
+        self._quit = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="microphone feed", daemon=True)
+        self._thread.start()
+
+    def trouble(self) -> int:
+        """How much went wrong since this was last asked: overflows, lost samples, reopenings, dropped blocks."""
+        total = sum(vars(self.counters).values())
+        grown, self._told = total - self._told, total
+        return grown
+
+    def close(self) -> None:
+        """Stop and say that the stream is over."""
+        self._quit.set()
+        self._thread.join()
+        self._microphone.close()
+        stream, index, rate = self._position
+        if stream:
+            end = audio_message(self._node.now_ns(), index, rate, [], stream_id=stream, end=True)
+            self._publisher.publish(end)
+
+    def _run(self) -> None:
+        while not self._quit.is_set():
+            block = self._microphone.read(timeout=0.1)
+            if block is None:
+                continue
+            self._publisher.publish(
+                audio_message(block.stamp_ns, block.sample_index, block.rate, block.samples, stream_id=block.stream_id)
+            )
+            self._position = (block.stream_id, block.sample_index + len(block.samples), block.rate)
+            self._node.statistics.tick("user/audio")
+            self._node.statistics.latency("first sample to published", (self._node.now_ns() - block.stamp_ns) * 1e-9)
