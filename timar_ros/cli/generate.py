@@ -1,0 +1,141 @@
+"""`timar generate`: the agent's motion for a recorded conversation, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from timar_ros.model import Timar
+    from timar_ros.streaming.pipeline import PipelineOptions
+
+SUMMARY = "make the agent's motion for a recorded conversation (no ROS needed)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommand's arguments."""
+    sound = parser.add_argument_group("the conversation")
+    sound.add_argument("--user", metavar="WAV", help="what the user (the robot's partner) says")
+    sound.add_argument("--agent", metavar="WAV", help="what the agent (the robot) says")
+    sound.add_argument("--conversation", metavar="WAV", help="both in one stereo file: left the user, right the agent")
+    sound.add_argument(
+        "--user-motion", metavar="NPZ", help="the user's tracked head: exp [T,50], pose [T,6]; default: no tracker"
+    )
+    parser.add_argument("--out", metavar="NPZ", required=True, help="where the motion goes: exp, pose, rate, speaking")
+    add_sampling_arguments(parser)
+    parser.add_argument(
+        "--normalising",
+        choices=("running", "clip"),
+        default="running",
+        help="speech levels by what was heard so far, as live; or by the whole recording, as in the paper",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which model and how it samples: what every command that makes motion takes."""
+    model = parser.add_argument_group("the model")
+    model.add_argument(
+        "--model",
+        metavar="NAME_OR_PATH",
+        help="a folder, .safetensors, the authors' .pth, a shipped model's name, or random-mini (default: timar-mini)",
+    )
+    model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
+    model.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    sampling.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
+    sampling.add_argument("--temperature", type=float, default=1.0, help="multiplies the noise that sampling adds")
+    sampling.add_argument("--sampling-steps", type=int, metavar="N", help="diffusion steps (default: the model's)")
+    sampling.add_argument("--iterations", type=int, default=1, metavar="N", help="rounds of masked decoding in a turn")
+    sampling.add_argument(
+        "--context-seconds",
+        type=float,
+        metavar="S",
+        help="the window, this turn included (default: the model's longest)",
+    )
+    sampling.add_argument(
+        "--context-policy", choices=("sliding", "stepped"), default="sliding", help="see docs/turns.md"
+    )
+    sampling.add_argument("--open-history", action="store_true", help="let the network see the agent's own past motion")
+    sampling.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="see docs/turns.md")
+    sampling.add_argument("--no-seams", action="store_true", help="leave jumps between turns in the motion")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand; the exit code."""
+    from timar_ros.cli.console import console, progress
+    from timar_ros.data.audio import load_audio, load_conversation
+    from timar_ros.data.motion import load_motion, write_motion
+    from timar_ros.errors import UserError
+    from timar_ros.streaming.offline import generate, resolve_model, speaking_frames
+
+    if args.conversation and (args.user or args.agent):
+        raise UserError("give either --conversation or --user and --agent, not both")
+    if not args.conversation and not (args.user and args.agent):
+        raise UserError("give --user and --agent, or a stereo file with --conversation")
+    if not str(args.out).lower().endswith(".npz"):
+        raise UserError(f"--out {args.out}: the name must end in .npz")
+    options = pipeline_options(args, normalising=args.normalising)
+    if args.conversation:
+        user, agent, user_rate = load_conversation(args.conversation)
+        agent_rate = user_rate
+    else:
+        (user, user_rate), (agent, agent_rate) = load_audio(args.user), load_audio(args.agent)
+    motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, 25.0)
+    model = resolve_model(args.model, device=args.device, dtype=args.dtype)
+    announce(model)
+    began = time.perf_counter()
+    with progress() as bar:
+        task = bar.add_task("turns", total=None, visible=not args.quiet)
+        frames = generate(
+            model,
+            options,
+            user,
+            agent,
+            motion,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            user_rate=user_rate,
+            agent_rate=agent_rate,
+            motion_rate=motion_rate,
+        )
+    took = time.perf_counter() - began
+    write_motion(args.out, frames, speaking=speaking_frames(agent, agent_rate, len(frames)))
+    seconds = len(frames) / 25.0
+    console.print(
+        f"{args.out}: {len(frames)} frames, {seconds:.1f} s at 25 Hz; {model.name}, seed {args.seed}; "
+        f"made in {took:.1f} s ({took / seconds:.2f} x real time)",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def pipeline_options(args: argparse.Namespace, normalising: Literal["running", "clip"] = "running") -> PipelineOptions:
+    """PipelineOptions from the arguments that add_sampling_arguments declares."""
+    from timar_ros.streaming.pipeline import PipelineOptions
+
+    return PipelineOptions(
+        mode=args.mode,
+        seed=args.seed,
+        guidance=args.guidance,
+        temperature=args.temperature,
+        sampling_steps=args.sampling_steps,
+        iterations=args.iterations,
+        context_seconds=args.context_seconds,
+        context_policy=args.context_policy,
+        mask_history_agent=not args.open_history,
+        seams=not args.no_seams,
+        normalising=normalising,
+    )
+
+
+def announce(model: Timar) -> None:
+    """Say loudly when the model was never trained."""
+    from timar_ros.cli.console import stderr
+
+    if not model.trained:
+        stderr.print(
+            f"[bold red]UNTRAINED MODEL[/]: '{model.name}' has random weights; its motion means nothing.",
+            soft_wrap=True,
+        )

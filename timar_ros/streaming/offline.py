@@ -1,0 +1,179 @@
+"""A whole recorded conversation at once, and which model serves when none is named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from timar_ros.errors import UserError, require
+from timar_ros.resources import share
+from timar_ros.streaming.activity import FRAME_SAMPLES, ActivityDetector
+from timar_ros.streaming.pipeline import Frames, Pipeline, PipelineOptions, TurnMotion
+from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
+from timar_ros.streaming.turn_types import TurnInput
+from timar_ros.streaming.turns import Role, TurnBuilder
+
+if TYPE_CHECKING:
+    from timar_ros.model import Timar
+
+NS = 1_000_000_000
+DEFAULT_MODEL = "timar-mini"
+RANDOM = re.compile(r"random-(mini|base|large|huge)(?:-(\d+))?")
+
+
+def resolve_model(
+    name: str | os.PathLike[str] | None = None, device: str = "cpu", dtype: str = "float32", **loading: Any
+) -> Timar:
+    """The model that a user names, loaded.
+
+    :param name: a path (folder, .safetensors or the authors' .pth), the name of a model that comes with the package,
+        such as ``timar-mini``, or ``random-mini`` … ``random-huge`` for random weights (``random-mini-7``: of seed 7).
+        None: the package's ``timar-mini``, or where that is missing ``random-mini``.
+    :param loading: further arguments of ``load_timar``.
+    :raises UserError: when there is no such model, or torch is not installed.
+    """
+    require("torch", "pip install 'torch>=2.4'", "the model")
+    from timar_ros.model import TimarConfig, create_timar, load_timar
+    from timar_ros.model.precision import pick_device, pick_dtype
+
+    wanted = os.fspath(name) if name else ""
+    path = _find(wanted or DEFAULT_MODEL)
+    if path is not None:
+        return load_timar(path, device=device, dtype=dtype, **loading)
+    random = RANDOM.fullmatch(wanted or "random-mini")
+    if random is None:
+        raise UserError(
+            f"no model '{wanted}': give a folder with config.json, a .safetensors, the authors' .pth, "
+            f"{', '.join([*shipped_models(), 'random-mini'])} or random-large"
+        )
+    config = TimarConfig.of_size(random[1])
+    model = create_timar(config, seed=int(random[2] or 0))
+    target = pick_device(device)
+    return model.to(target, pick_dtype(dtype, target, config))
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that came with the package."""
+    try:
+        return sorted(path.parent.name for path in share("models").glob("*/config.json"))
+    except UserError:
+        return []
+
+
+def _find(name: str) -> Path | None:
+    path = Path(name)
+    if path.exists():
+        return path
+    if name in shipped_models():
+        return share("models", name)
+    return None
+
+
+def generate(
+    model: Timar | None,
+    options: PipelineOptions | None,
+    user: NDArray[np.float32],
+    agent: NDArray[np.float32],
+    user_motion: Frames | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    user_rate: int = MODEL_RATE,
+    agent_rate: int = MODEL_RATE,
+    motion_rate: float = MOTION_RATE,
+    pipeline: Pipeline | None = None,
+) -> Frames:
+    """The agent's motion for a recorded conversation: what the live graph gives for it, to the bit.
+
+    :param user: the user's speech ``[n]`` in [-1, 1]; ``agent`` likewise. The shorter one is followed by silence.
+    :param user_motion: ``[T, 56]`` in TIMAR order from the same start, NaN where not tracked; None: no tracker.
+    :param progress: called with (turns done, turns in all).
+    :param pipeline: a pipeline to use instead of one made from model and options.
+    :returns: ``[T, 56]`` float32 at 25 Hz, T = 25·seconds of the longer recording, rounded down.
+    :raises UserError: when a recording cannot be used or is shorter than a frame, or options do not fit the model.
+    """
+    frames = int(max(len(user) / user_rate, len(agent) / agent_rate) * MOTION_RATE + 1e-9)
+    if frames < 1:
+        raise UserError("the recording is shorter than one motion frame (40 ms)")
+    if pipeline is None:
+        pipeline = Pipeline(
+            model,
+            options,
+            user_clip=_at_model_rate(user, user_rate),
+            agent_clip=_at_model_rate(agent, agent_rate),
+        )
+    total = -(-frames // round(pipeline.turn_seconds * MOTION_RATE))
+    made: list[Frames] = []
+    for motion in run(pipeline, turns_of(pipeline, user, agent, user_motion, user_rate, agent_rate, motion_rate)):
+        made.append(motion.frames)
+        if progress is not None:
+            progress(min(len(made), total), total)
+    return np.concatenate(made)[:frames]
+
+
+def speaking_frames(agent: Frames, rate: int, frames: int) -> NDArray[np.uint8]:
+    """For each of the motion's frames 1 while the agent speaks, as :class:`TurnMotion` says it; ``[frames]``."""
+    speech = _at_model_rate(agent, rate)
+    speech = np.pad(speech, (0, max(0, frames * FRAME_SAMPLES - len(speech))))
+    return ActivityDetector().process(speech)[:frames].astype(np.uint8)
+
+
+def run(pipeline: Pipeline, turns: Iterator[TurnInput]) -> Iterator[TurnMotion]:
+    """Motion of all turns that get any, one after the other."""
+    for turn in turns:
+        motion = pipeline.process(turn)
+        if motion is not None:
+            yield motion
+        pipeline.idle()
+
+
+def turns_of(
+    pipeline: Pipeline,
+    user: NDArray[np.float32],
+    agent: NDArray[np.float32],
+    user_motion: Frames | None = None,
+    user_rate: int = MODEL_RATE,
+    agent_rate: int = MODEL_RATE,
+    motion_rate: float = MOTION_RATE,
+    start_ns: int = 0,
+) -> Iterator[TurnInput]:
+    """The turns of a recorded conversation, cut by the same TurnBuilder that the live graph has."""
+    builder = TurnBuilder(pipeline.turn_seconds, pipeline.options.mode, agent_ahead=False)
+    tracks: tuple[tuple[Role, Frames, int], ...] = (("user", user, user_rate), ("agent", agent, agent_rate))
+    seconds = max(len(user) / user_rate, len(agent) / agent_rate)
+    if user_motion is not None:
+        # Beyond the audio's end there are no turns.
+        user_motion = user_motion[: int(seconds * motion_rate) + 1]
+    for second in range(int(np.ceil(seconds))):
+        # The tracker's frames first: a turn closes as soon as both voices are complete.
+        if user_motion is not None:
+            _feed_motion(builder, user_motion, motion_rate, second, start_ns)
+        for role, samples, rate in tracks:
+            first, last = second * rate, min((second + 1) * rate, len(samples))
+            if first < last:
+                stamp = start_ns + first * NS // rate
+                ended = last == len(samples)
+                refused = builder.add_audio(role, stamp, first, rate, samples[first:last], end=ended)
+                if refused is not None:
+                    raise UserError(f"the {role}'s recording cannot be used ({refused})")
+        yield from builder.pop()
+    yield from builder.finish()
+
+
+def _feed_motion(builder: TurnBuilder, frames: Frames, rate: float, second: int, start_ns: int) -> None:
+    # One frame beyond the second: what lies at its end is interpolated.
+    first, last = int(np.ceil(second * rate - 1e-9)), int(np.ceil((second + 1) * rate - 1e-9)) + 1
+    if first < len(frames):
+        refused = builder.add_motion(start_ns + round(first * NS / rate), rate, frames[first:last])
+        if refused is not None:
+            raise UserError(f"the user's motion cannot be used ({refused})")
+
+
+def _at_model_rate(samples: Frames, rate: int) -> Frames:
+    return samples if rate == MODEL_RATE else np.asarray(soxr.resample(samples, rate, MODEL_RATE), dtype=np.float32)

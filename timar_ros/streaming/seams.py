@@ -1,0 +1,116 @@
+"""Seams between turns: each turn's motion is sampled by itself, so frames can jump where two turns meet.
+
+Inertialisation (Bollo, "Inertialization: High-Performance Animation Transitions in Gears of War", GDC 2018) takes the
+difference between where the head was going and where the new turn begins, and lets it die away over the turn's first
+frames along a quintic: position and velocity are continuous, nothing is delayed, and later frames stay untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from timar_ros.streaming.resampling import EXPRESSION, HEAD, JAW, MOTION_SIZE
+
+Frames = NDArray[np.float32]
+_Values = NDArray[np.float64]
+
+NAMES = {"expression": EXPRESSION, "jaw": JAW, "head_pose": HEAD}
+
+
+class Inertialiser:
+    """Joins turns of motion.
+
+    :param frames: over how many frames an offset dies away; at least 2.
+    :param enabled: False leaves motion as it is.
+    """
+
+    def __init__(self, frames: int = 8, enabled: bool = True) -> None:
+        if frames < 2:
+            raise ValueError(f"frames is {frames}; it must be 2 or more")
+        self.frames = frames
+        self.enabled = enabled
+        self._last: _Values = np.zeros((0, MOTION_SIZE))  # up to two frames that went out last
+
+    def reset(self) -> None:
+        """The next turn follows on nothing."""
+        self._last = self._last[:0]
+
+    def apply(self, motion: Frames, follows: bool = True) -> Frames:
+        """Join a turn ``[F, 56]`` to the one before.
+
+        :param follows: False when turns are missing in between: the head rested meanwhile, and only its place goes on.
+        """
+        values = motion.astype(np.float64)
+        if self.enabled and len(self._last) and len(values):
+            last = self._last if follows else self._last[-1:]
+            values[:, EXPRESSION] += self._fade(
+                *_linear_offset(last[:, EXPRESSION], values[:2, EXPRESSION]), len(values)
+            )
+            for part in (JAW, HEAD):
+                offsets = self._fade(*_rotation_offset(last[:, part], values[:2, part]), len(values))
+                values[:, part] = (Rotation.from_rotvec(offsets) * Rotation.from_rotvec(values[:, part])).as_rotvec()
+        self._last = np.concatenate([self._last, values])[-2:]
+        return values.astype(np.float32)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """The frames that went out last."""
+        return {"last": self._last.copy()}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._last = np.asarray(state["last"], dtype=np.float64).reshape(-1, MOTION_SIZE)[-2:]
+
+    def _fade(self, offset: _Values, velocity: _Values, count: int) -> _Values:
+        """The offset ``[n]`` at the turn's frames ``[count, n]``: a quintic that ends at rest after ``frames``."""
+        length = float(self.frames)
+        # Where the offset is already running towards zero, arriving later than it would by itself means overshooting.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            arrival = np.where(offset * velocity < 0, -5.0 * offset / velocity, length)
+        span = np.clip(arrival, 1.0, length)
+        # In units of the span: x(0) = offset, x'(0) = velocity, x''(0) = 0; x, x', x'' = 0 at the end.
+        speed = velocity * span
+        s = np.minimum((1.0 + np.arange(count))[:, None] / span, 1.0)
+        a5, a4, a3 = -6 * offset - 3 * speed, 15 * offset + 8 * speed, -10 * offset - 6 * speed
+        faded: _Values = ((a5 * s + a4) * s + a3) * s**3 + speed * s + offset
+        return np.where(s < 1.0, faded, 0.0)
+
+
+def _linear_offset(last: _Values, first: _Values) -> tuple[_Values, _Values]:
+    """Offset and its change a frame, at the last frame that went out, against the new turn run backwards."""
+    step = first[-1] - first[0]
+    offset = last[-1] - (first[0] - step)
+    velocity = last[-1] - last[0] - step if len(last) == 2 else np.zeros_like(step)
+    return offset, velocity
+
+
+def _rotation_offset(last: _Values, first: _Values) -> tuple[_Values, _Values]:
+    """As _linear_offset, for axis-angle vectors: the offset is the rotation from the new turn to the old."""
+    turns = Rotation.from_rotvec(first)
+    back = (turns[0].inv() * turns[-1]).inv()
+    before = turns[0] * back
+    offset = (Rotation.from_rotvec(last[-1]) * before.inv()).as_rotvec()
+    if len(last) < 2:
+        return offset, np.zeros_like(offset)
+    return offset, offset - (Rotation.from_rotvec(last[0]) * (before * back).inv()).as_rotvec()
+
+
+def seam_ratio(motion: Frames, frames_per_turn: int = 25) -> dict[str, float]:
+    """How much faster motion ``[T, 56]`` changes from turn to turn than inside turns: 1 is seamless.
+
+    The mean absolute difference of neighbouring frames over the seams, by that inside turns; keys ``expression``,
+    ``jaw`` and ``head_pose``. NaN where there is no seam or no motion.
+    """
+    change = np.abs(np.diff(motion.astype(np.float64), axis=0))
+    seams = np.zeros(len(change), dtype=bool)
+    seams[frames_per_turn - 1 :: frames_per_turn] = True
+    ratios = {}
+    for name, part in NAMES.items():
+        at, inside = change[seams, part], change[~seams, part]
+        known = at.size and inside.size and inside.mean() > 0
+        ratios[name] = float(at.mean() / inside.mean()) if known else float("nan")
+    return ratios
