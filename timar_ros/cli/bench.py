@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,28 +21,16 @@ SUMMARY = "Measure the engine's latency, throughput and memory beside the oracle
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    sizes, dtypes = ["mini", "base", "large", "huge"], ["float32", "bfloat16", "float16", "auto"]
     parser.add_argument(
-        "--size", nargs="+", default=["mini"], choices=["mini", "base", "large", "huge"], help="model sizes"
+        "--size", nargs="+", default=["mini"], choices=sizes, help="sizes of models with random weights"
     )
-    parser.add_argument("--model", type=Path, help="a trained model's folder instead of random weights of --size")
-    parser.add_argument(
-        "--dtype",
-        nargs="+",
-        default=["float32"],
-        choices=["float32", "bfloat16", "float16", "auto"],
-        help="one row each",
-    )
+    parser.add_argument("--model", type=Path, help="a trained model's folder instead")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=dtypes, help="one row each")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
-    parser.add_argument(
-        "--policy",
-        nargs="+",
-        default=["sliding"],
-        choices=["sliding", "stepped"],
-        help="context policies, one row each",
-    )
-    parser.add_argument(
-        "--conversations", nargs="+", type=int, default=[1], help="conversations in a batch, one row each"
-    )
+    policies = ["sliding", "stepped"]
+    parser.add_argument("--policy", nargs="+", default=["sliding"], choices=policies, help="one row each")
+    parser.add_argument("--conversations", nargs="+", type=int, default=[1], help="in a batch; one row each")
     parser.add_argument("--turns", type=int, default=12, help="timed turns, at least 12")
     parser.add_argument("--threads", type=int, help="processor threads; default: what torch chooses")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
@@ -67,18 +57,13 @@ def run(args: argparse.Namespace) -> int:
     rows: list[BenchmarkRow] = []
     for size in args.size if args.model is None else [args.model.name]:
         oracle = prepare_oracle(_model(args.model, size), args.device)
-        for dtype in args.dtype:
-            for policy in args.policy:
-                for count in args.conversations:
-                    total = oracle.config.context_turns + args.turns
-                    with progress() as bar:
-                        task = bar.add_task(f"{size} {dtype} {policy} x{count}", total=total)
-                        rows.append(
-                            benchmark(
-                                oracle, size, dtype, policy, count, args.turns, lambda b=bar, t=task: b.advance(t)
-                            )
-                        )
-        where = machine(oracle.device)
+        for dtype, policy, count in itertools.product(args.dtype, args.policy, args.conversations):
+            with progress() as bar:
+                total = oracle.config.context_turns + args.turns
+                task = bar.add_task(f"{size} {dtype} {policy} x{count}", total=total)
+                advance = functools.partial(bar.advance, task)
+                rows.append(benchmark(oracle, size, dtype, policy, count, args.turns, advance))
+    where = machine(oracle.device)
     console.print(f"{where}; window of 8 turns, sampling as the model's configuration says; random input")
     for made in _tables(rows):
         console.print(made)
@@ -112,8 +97,8 @@ def _tables(rows: list[BenchmarkRow]) -> list[object]:
         return f"{1e3 * seconds:.1f}"
 
     latency = table(
-        "Milliseconds a turn (critical: turn complete to motion; idle: between turns)",
-        ["engine", "oracle p50", "critical p50", "p95", "max", "idle p50", "idle mean", "speed-up", "real-time factor"],
+        "Milliseconds a turn: the oracle's p50; turn complete to motion p50, p95, max; idle work p50, mean",
+        ["engine", "oracle", "p50", "p95", "max", "idle", "mean", "gain", "RTF"],
         [
             [
                 name(row),
@@ -128,8 +113,8 @@ def _tables(rows: list[BenchmarkRow]) -> list[object]:
         ],
     )
     parts = table(
-        "Where the critical path goes (ms), and what it must read and compute at the least",
-        ["engine", "speech", "fusion", "head", "rest", "MB read", "GFLOP", "peak MB"],
+        "Where the critical path goes (ms); MB it must read and GFLOP it must do; peak memory",
+        ["engine", "speech", "fusion", "head", "rest", "MB", "GFLOP", "peak MB"],
         [
             [
                 name(row),
@@ -143,7 +128,7 @@ def _tables(rows: list[BenchmarkRow]) -> list[object]:
     )
     errors = table(
         "Against the fp32 oracle",
-        ["engine", "largest error", "relative error of z", "of motion"],
+        ["engine", "largest error", "relative: z", "motion"],
         [
             [name(row), f"{row.max_abs_error:.1e}", f"{row.relative_error_z:.1e}", f"{row.relative_error_motion:.1e}"]
             for row in rows
