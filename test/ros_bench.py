@@ -18,7 +18,7 @@ PATIENCE = 60.0
 class Bench:
     """Use as a context manager. ``probe`` is a plain node for publishers and subscriptions of the test."""
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Bench:  # noqa: PYI034 (typing.Self needs 3.11)
         self.context = Context()
         rclpy.init(context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)

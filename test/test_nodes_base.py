@@ -1,4 +1,4 @@
-"""What every node can rely on: parameters, transitions that report, endpoints that end with their phase, diagnostics."""
+"""What nodes can rely on: parameters, transitions that report, endpoints that end with their phase, diagnostics."""
 
 from __future__ import annotations
 

@@ -98,10 +98,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     :raises UserError: for options that contradict each other.
     """
     _check(options)
-    namespace = "/" + options.namespace.strip("/") if options.namespace.strip("/") else "/"
-    file = options.params_file or str(share("config", "timar.yaml"))
-    if not Path(file).is_file():
-        raise UserError(f"parameter file {file} not found")
+    namespace, file = _absolute(options.namespace), _parameter_file(options.params_file)
     paced = options.source in ("recording", "bag")
     simulated = options.use_sim_time or (paced and (options.speed != 1.0 or options.source == "bag"))
     specs = []
@@ -112,7 +109,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         specs.append(NodeSpec(executable, namespace, file, given, tuple(inputs), tuple(outputs)))
 
     if options.record:
-        add("recorder", [*TOPICS], [], path=options.record)
+        specs.append(recorder(options.record, options.namespace, file, use_sim_time=simulated))
     if options.sim == "builtin":
         add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot)
     add("audio_sink", ["agent/audio", "stream_info"], ["agent/audio_out"], file=options.audio_file or None)
@@ -139,6 +136,23 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     if source := _source_executable(options):
         add(source, *_source_wiring(options), **_source_parameters(options, simulated))
     return [_with_expectations(spec, specs, observers) for spec in specs]
+
+
+def recorder(path: str, namespace: str = "", params_file: str = "", **parameters: Any) -> NodeSpec:
+    """The node that records the graph of a namespace into a new bag."""
+    given = {"path": path, **parameters}
+    return NodeSpec("recorder", _absolute(namespace), _parameter_file(params_file), given, tuple(TOPICS), ())
+
+
+def _absolute(namespace: str) -> str:
+    return "/" + namespace.strip("/")
+
+
+def _parameter_file(given: str) -> str:
+    file = given or str(share("config", "timar.yaml"))
+    if not Path(file).is_file():
+        raise UserError(f"parameter file {file} not found")
+    return file
 
 
 def _check(options: GraphOptions) -> None:

@@ -63,9 +63,9 @@ class Parameter:
         if type(value) is not type(self.default):
             return f"must be a {_type_name(self.default)}, not {value!r}"
         if isinstance(self.default, list):
-            kind = type(self.default[0])
-            if any(type(item) is not kind for item in value):
-                return f"must be a list of {_type_name(self.default[0])}s, not {value!r}"
+            example = self.default[0]
+            if any(type(item) is not type(example) for item in value):
+                return f"must be a list of {_type_name(example)}s, not {value!r}"
         return None
 
     def _range_fault(self, value: Any) -> str | None:

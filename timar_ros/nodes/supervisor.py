@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from lifecycle_msgs.msg import Transition
@@ -160,31 +160,39 @@ class Supervisor:
         self._executor.spin_once(timeout_sec=seconds)
         self.check()
 
-    def bring_up(self, timeout: float = 300.0, on_progress: Callable[[str, str], None] | None = None) -> None:
-        """Configure all nodes at once, then activate them one after the other.
+    def bring_up(
+        self,
+        timeout: float = 300.0,
+        on_progress: Callable[[str, str], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Configure all nodes at once, then activate them one after the other; False when told to stop before.
 
-        :param on_progress: gets (node, state reached).
+        :param on_progress: gets (node, transition done).
         :raises NodeError: when one dies, fails a transition or does not answer.
         """
-        report = on_progress or (lambda _name, _state: None)
+        report = on_progress or (lambda _name, _transition: None)
         deadline = time.monotonic() + timeout
-        self.transition([spec.name for spec in self._specs], "configure", deadline, report)
-        for spec in self._specs:
-            self.transition([spec.name], "activate", deadline, report)
+        everyone = [spec.name for spec in self._specs]
+        steps = [("configure", everyone), *(("activate", [name]) for name in everyone)]
+        return all(self.transition(names, which, deadline, report, stop) for which, names in steps)
 
     def transition(
         self,
         names: Sequence[str],
-        which: Literal["configure", "activate", "deactivate", "cleanup"],
+        which: str,
         deadline: float,
-        report: Callable[[str, str], None] = lambda _name, _state: None,
-    ) -> None:
-        """Ask nodes for a transition, all at the same time, and wait for all.
+        report: Callable[[str, str], None] = lambda _name, _transition: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Ask nodes for a transition (of TRANSITIONS), all at the same time, and wait for all; False when told to stop.
 
         :raises NodeError: when one dies, refuses, or has not done it by ``deadline`` (monotonic clock [s]).
         """
         waiting: dict[str, Any] = dict.fromkeys(names)
         while waiting:
+            if stop():
+                return False
             self.spin(0.02)
             for name, future in list(waiting.items()):
                 if future is None:
@@ -199,6 +207,7 @@ class Supervisor:
             if waiting and time.monotonic() > deadline:
                 name = next(iter(waiting))
                 raise NodeError(name, f"did not {which} in time", self.children[name].tail)
+        return True
 
     def _refused(self, name: str, which: str) -> NodeError:
         # Its reason is a line of its log that may still be on its way through the pipe.

@@ -11,28 +11,32 @@ from dataclasses import dataclass, field
 from timar_ros.streaming.turn_types import TurnInput
 
 MAX_REMEMBERED = 64
-"""Dropped turns that are still handed on, so that the statistics of the conversation take them in; no more of them."""
+"""Turns without an answer that are kept at most: they only tell the conversation what was said."""
 
 
 @dataclass
 class Job:
-    """A turn of one conversation, waiting since ``received`` (monotonic clock [s]); ``dropped``: not to be answered."""
+    """A turn of one conversation, waiting since ``received`` (monotonic clock [s]).
+
+    ``answer``: whether motion is wanted for it; ``dropped``: whether it waited too long to get any.
+    """
 
     key: str
     turn: TurnInput
+    answer: bool = True
     received: float = field(default_factory=time.monotonic)
     dropped: bool = False
 
 
 class Worker:
-    """Runs ``handle(job)`` for one job after another and ``idle(key)`` after it, once nothing else waits.
+    """Runs ``handle(jobs)`` for the oldest job of every conversation at once, and ``idle()`` when nothing waits.
 
-    :param handle: gets every job in order, dropped ones too, marked as such. It must not raise.
-    :param idle: work for later turns of this conversation. It must not raise.
-    :param depth: jobs of one conversation that may wait; one more drops the oldest.
+    :param handle: gets every job in its conversation's order, dropped ones too, marked as such. It must not raise.
+    :param idle: work for later turns. It must not raise.
+    :param depth: jobs of one conversation that may wait for an answer; one more drops the oldest.
     """
 
-    def __init__(self, handle: Callable[[Job], None], idle: Callable[[str], None], depth: int) -> None:
+    def __init__(self, handle: Callable[[list[Job]], None], idle: Callable[[], None], depth: int) -> None:
         self._handle = handle
         self._idle = idle
         self._depth = depth
@@ -47,20 +51,20 @@ class Worker:
         """Queue a job, from any thread; returns how many had to be dropped for it."""
         with self._changed:
             self._jobs.append(job)
-            waiting = [j for j in self._jobs if j.key == job.key and not j.dropped]
+            waiting = [j for j in self._jobs if j.key == job.key and j.answer and not j.dropped]
             surplus = waiting[: max(0, len(waiting) - self._depth)]
             for old in surplus:
                 old.dropped = True
-            remembered = [j for j in self._jobs if j.dropped]
-            for old in remembered[: max(0, len(remembered) - MAX_REMEMBERED)]:
+            unanswered = [j for j in self._jobs if j.dropped or not j.answer]
+            for old in unanswered[: max(0, len(unanswered) - MAX_REMEMBERED)]:
                 self._jobs.remove(old)
             self._changed.notify_all()
             return len(surplus)
 
     def waiting(self) -> int:
-        """Jobs that wait to be answered."""
+        """Jobs that wait for an answer."""
         with self._changed:
-            return sum(not job.dropped for job in self._jobs)
+            return sum(job.answer and not job.dropped for job in self._jobs)
 
     def settle(self, timeout: float) -> bool:
         """Wait until nothing waits and nothing runs."""
@@ -68,29 +72,35 @@ class Worker:
             return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
 
     def end(self) -> None:
-        """Finish the job at hand, forget the others, end the thread."""
+        """Finish the jobs at hand, forget the others, end the thread."""
         with self._changed:
             self._ending = True
             self._jobs.clear()
             self._changed.notify_all()
         self._thread.join()
 
+    def _take(self) -> list[Job]:
+        first: dict[str, Job] = {}
+        for job in self._jobs:
+            first.setdefault(job.key, job)
+        for job in first.values():
+            self._jobs.remove(job)
+        return list(first.values())
+
     def _run(self) -> None:
-        unprepared: dict[str, None] = {}
+        prepared = True
         while True:
             with self._changed:
-                if not self._jobs and not unprepared:
+                if not self._jobs and prepared:
                     self._busy = False
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._jobs or self._ending)
                 if self._ending:
                     return
                 self._busy = True
-                job = self._jobs.popleft() if self._jobs else None
-            if job is not None:
-                self._handle(job)
-                unprepared[job.key] = None
+                jobs = self._take()
+            if jobs:
+                self._handle(jobs)
             else:
-                key = next(iter(unprepared))
-                del unprepared[key]
-                self._idle(key)
+                self._idle()
+            prepared = not jobs

@@ -1,0 +1,31 @@
+"""Records a running graph into a bag until the launch ends: `ros2 launch timar_ros record.launch.py out:=my_bag`."""
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+
+from timar_ros.nodes.graph import recorder
+from timar_ros.nodes.launching import start
+
+ARGUMENTS = {
+    "out": (None, "folder of the bag; it must not exist yet"),
+    "namespace": ("", "namespace of the graph to record"),
+    "storage": ("mcap", "kind of bag: mcap or sqlite3"),
+    "use_sim_time": ("False", "stamp messages by /clock"),
+}
+
+
+def _recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    spec = recorder(
+        value["out"],
+        value["namespace"],
+        storage=value["storage"],
+        use_sim_time=value["use_sim_time"].lower() == "true",
+    )
+    return start([spec])
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [DeclareLaunchArgument(n, default_value=d, description=text) for n, (d, text) in ARGUMENTS.items()]
+    return LaunchDescription([*declared, OpaqueFunction(function=_recorder)])

@@ -1,0 +1,253 @@
+"""Node `timar_inference`: turns become the agent's motion, in a worker thread, for one conversation or several.
+
+torch is imported in `configure` only, so that a machine without it gets one clear line instead of a dead process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from timar_ros.errors import UserError, require
+from timar_ros.msg import FlameMotion, StreamInfo, Turn
+from timar_ros.nodes import qos
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
+from timar_ros.nodes.inference_parameters import PARAMETERS, pipeline_options
+from timar_ros.nodes.inference_stream import Stream, prefix, state_path
+from timar_ros.nodes.messages import motion_message, to_stamp, turn
+from timar_ros.nodes.parameters import names
+from timar_ros.nodes.worker import Job, Worker
+from timar_ros.streaming.turn_types import TurnInput
+
+if TYPE_CHECKING:
+    from timar_ros.model import Timar
+    from timar_ros.streaming.pipeline import PipelineBatch, PipelineOptions, TurnMotion
+
+INSTALL = "pip install 'timar_ros[model]' (docs/installation.md)"
+
+
+class TimarInference(ManagedNode):
+    """Serves the namespaces named by parameter; each has a conversation of its own, all share the model."""
+
+    PARAMETERS = PARAMETERS
+
+    worker: Worker | None = None
+    model: Timar | None = None
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("timar_inference", **options)
+        self.streams: dict[str, Stream] = {}
+
+    def configure(self) -> None:
+        """Load the model, warm it up, take up conversations that were kept."""
+        torch = require("torch", INSTALL, "timar_inference")
+        require("transformers", INSTALL, "timar_inference")
+        from timar_ros.streaming.offline import resolve_model
+        from timar_ros.streaming.pipeline import PipelineBatch
+
+        if self.value("torch_threads"):
+            torch.set_num_threads(self.value("torch_threads"))
+        begun = time.monotonic()
+        self.model = resolve_model(
+            self.value("model") or None,
+            speech=self.value("speech") or None,
+            device=self.value("device"),
+            dtype=self.value("dtype"),
+        )
+        keys = names(self.value("namespaces")) or [""]
+        options = pipeline_options(self)
+        slowest = self._warm_up(PipelineBatch(self.model, options, len(keys)))
+        self.options = replace(options, playback_delay=self._playback_delay(options, slowest))
+        self.pipeline: PipelineBatch = PipelineBatch(self.model, self.options, len(keys))
+        for row, key in enumerate(keys):
+            self._open(row, key)
+        if not self.model.trained:
+            self.get_logger().warning(f"the model '{self.model.name}' is UNTRAINED: its motion means nothing")
+        self.get_logger().info(
+            f"'{self.model.name}' ready after {time.monotonic() - begun:.1f} s; a turn takes {slowest * 1e3:.0f} ms, "
+            f"playback_delay {self.options.playback_delay:.2f} s"
+        )
+
+    def activate(self) -> None:
+        """Tell what is to be expected, and begin to work."""
+        self._anticipatory = self.options.mode == "anticipatory"
+        self.worker = Worker(self._answer, self._prepare, self.value("queue_depth"))
+        for stream in self.streams.values():
+            stream.info.publish(self._info())
+
+    def deactivate(self) -> None:
+        """Finish the turn at hand; the conversations are kept for the next activation."""
+        if self.worker is not None:
+            self.worker.end()
+            self.worker = None
+            self._save()
+
+    def cleanup(self) -> None:
+        """Free the model."""
+        self.streams = {}
+        self.model = None
+
+    def diagnose(self) -> Diagnosis:
+        """Load, model, and what went wrong since the last look."""
+        assert self.model is not None
+        rows = {
+            "queue": str(self.worker.waiting() if self.worker else 0),
+            "model": self.model.name,
+            "trained": str(self.model.trained),
+            "device": str(self.model.device),
+            "dtype": _dtype(self.model),
+            "warm": "True",
+            "playback_delay [s]": f"{self.options.playback_delay:.3f}",
+        }
+        news = {what: self.statistics.grown(what) for what in ("turns failed", "turns dropped", "motion late")}
+        if news["turns failed"]:
+            return ERROR, f"{news['turns failed']} turns failed: see the log", rows
+        if news["turns dropped"]:
+            return WARN, f"too slow: {news['turns dropped']} turns dropped", rows
+        if news["motion late"]:
+            return WARN, f"{news['motion late']} turns came later than playback_delay allows: raise it", rows
+        return OK, "answering" if self.model.trained else "answering, UNTRAINED model", rows
+
+    # Setting up -----------------------------------------------------------------------------------------------------
+
+    def _open(self, row: int, key: str) -> None:
+        stream = Stream(
+            row,
+            self.publish_on(FlameMotion, f"{prefix(key)}agent/motion", qos.motion()),
+            self.publish_on(StreamInfo, f"{prefix(key)}stream_info", qos.latched()),
+            state_path(self.value("state_file"), key),
+        )
+        if (saved := stream.saved()) is not None:
+            self.pipeline.load_state_dict(row, saved)
+            self.get_logger().info(f"the conversation goes on from {stream.state_path}")
+        self.streams[key] = stream
+        self.subscribe(Turn, f"{prefix(key)}turns", lambda message: self._take(key, message), qos.turns())
+
+    def _warm_up(self, pipeline: PipelineBatch) -> float:
+        """Run made-up turns; returns the longest time from turn to motion after the first [s]."""
+        assert self.model is not None
+        config = self.model.config
+        noise = np.random.default_rng(0).normal(0.0, 0.05, config.turn_samples).astype(np.float32)
+        frames = np.zeros((config.turn_frames, 56), np.float32)
+        slowest = 0.0
+        for number in range(self.value("warm_up_turns")):
+            made = TurnInput(number, 0, config.turn_seconds, noise, noise, frames)
+            for planned in (True, False):
+                begun = time.monotonic()
+                answered = pipeline.process([replace(made, planned=planned)] * len(pipeline))[0] is not None
+                if number and answered:
+                    slowest = max(slowest, time.monotonic() - begun)
+            pipeline.idle()
+        return slowest
+
+    def _playback_delay(self, options: PipelineOptions, slowest: float) -> float:
+        assert self.model is not None
+        # What the pipeline holds for enough, or twice what a turn takes here, in steps of 50 ms.
+        usual = options.delay_ns(self.model.config.turn_seconds) / 1e9
+        if options.playback_delay is not None or options.mode == "anticipatory":
+            return usual
+        return max(usual, self.model.config.turn_seconds + math.ceil(40.0 * slowest) / 20.0)
+
+    def _info(self) -> StreamInfo:
+        assert self.model is not None
+        options, config = self.options, self.model.config
+        made = StreamInfo(
+            mode=options.mode,
+            turn_duration=float(config.turn_seconds),
+            sample_rate=round(config.turn_samples / config.turn_seconds),
+            motion_rate=float(config.turn_frames / config.turn_seconds),
+            playback_delay=float(options.playback_delay or 0.0),
+            model=self.model.name,
+            model_sha256=self.model.sha256,
+            trained=self.model.trained,
+            device=str(self.model.device),
+            dtype=_dtype(self.model),
+            context_policy=options.context_policy,
+            context_seconds=float(options.context_seconds or config.context_seconds),
+            sampling_steps=options.sampling_steps or config.sampling_steps,
+            guidance=float(options.guidance),
+            temperature=float(options.temperature),
+            seed=options.seed,
+            normalising=options.normalising,
+        )
+        made.header.stamp = to_stamp(self.now_ns())
+        return made
+
+    # At work --------------------------------------------------------------------------------------------------------
+
+    def _take(self, key: str, message: Turn) -> None:
+        assert self.worker is not None
+        assert self.model is not None
+        given = turn(message)
+        config = self.model.config
+        if len(given.agent_speech) != config.turn_samples:
+            raise UserError(
+                f"turns of {given.duration:g} s came, but the model '{self.model.name}' has turns of "
+                f"{config.turn_seconds:g} s: set the segmenter's 'turn_seconds'"
+            )
+        dropped = self.worker.submit(Job(key, given, answer=given.planned == self._anticipatory))
+        self.statistics.count("turns dropped", dropped)
+
+    def _answer(self, jobs: list[Job]) -> None:
+        """In the worker's thread: motion for turns of different conversations, in one pass."""
+        begun = time.monotonic()
+        turns: list[TurnInput | None] = [None] * len(self.streams)
+        for job in jobs:
+            row = self.streams[job.key].row
+            if job.dropped:
+                self.pipeline.skip(row, job.turn)
+            else:
+                turns[row] = job.turn
+        try:
+            answers = self.pipeline.process(turns)
+        except Exception as error:  # one pass that fails must not end the conversations
+            self.statistics.count("turns failed", sum(given is not None for given in turns))
+            self.get_logger().error(f"turns failed: {error}\n{traceback.format_exc()}")
+            return
+        for job in jobs:
+            stream = self.streams[job.key]
+            answer = None if job.dropped else answers[stream.row]
+            if answer is not None:
+                self._publish(stream, answer)
+                done = time.monotonic()
+                self.statistics.latency("waiting", begun - job.received)
+                self.statistics.latency("model", answer.timings["total"])
+                self.statistics.latency("turn to motion", done - job.received)
+
+    def _publish(self, stream: Stream, answer: TurnMotion) -> None:
+        stream.motion.publish(
+            motion_message(answer.stamp_ns, answer.rate, answer.frames, turn=answer.number, speaking=answer.speaking)
+        )
+        self.statistics.tick("turns answered")
+        if not self._anticipatory and self.now_ns() > answer.stamp_ns:
+            self.statistics.count("motion late")
+
+    def _prepare(self) -> None:
+        begun = time.monotonic()
+        self.pipeline.idle()
+        if self.value("state_file"):
+            self._save()
+        self.statistics.latency("idle work", time.monotonic() - begun)
+
+    def _save(self) -> None:
+        for stream in self.streams.values():
+            if stream.state_path is not None:
+                stream.save(self.pipeline.state_dict(stream.row))
+
+
+def _dtype(model: Timar) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def main() -> int:
+    """Executable `timar_inference`."""
+    return run(TimarInference)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
