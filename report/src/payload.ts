@@ -1,0 +1,135 @@
+// What `timar report` writes into the page: a JSON description, and one block of bytes that it refers to.
+
+/** A typed array inside the block. 16-bit values stand for `value * scale[column] + offset[column]`. */
+export interface ArrayRef {
+  at: number;
+  dtype: "f32" | "i16" | "u8";
+  shape: number[];
+  scale?: number[];
+  offset?: number[];
+}
+
+export type Role = "agent" | "user" | "truth" | "other";
+
+/** A head on the stage. `pose` has columns head x y z, jaw x y z [rad], then brow, smile, wide (about -1 to 1). */
+export interface HeadSpec {
+  id: string;
+  label: string;
+  note: string;
+  role: Role;
+  kind: "face" | "robot" | "mesh";
+  rate: number;
+  pose: ArrayRef;
+  known: ArrayRef;
+  speaking: ArrayRef;
+  mesh?: MeshSpec;
+}
+
+/** A face mesh as a low-rank film: vertices = mean + weights[t] · basis, before the head's own rotation. */
+export interface MeshSpec {
+  faces: number[];
+  faceArray: ArrayRef;
+  mean: ArrayRef;
+  basis: ArrayRef;
+  weights: ArrayRef;
+  pivot: [number, number, number];
+  size: number;
+}
+
+export interface Trace {
+  name: string;
+  /** Names a colour of the theme, such as "agent", "user", "c1". */
+  color: string;
+  kind: "line" | "envelope" | "points" | "bars";
+  x: ArrayRef | { start: number; step: number };
+  y: ArrayRef;
+  column?: number;
+  dash?: boolean;
+  hidden?: boolean;
+  text?: string[];
+}
+
+export interface Panel {
+  id: string;
+  title: string;
+  note: string;
+  height: number;
+  unit: string;
+  /** Whether x is the conversation's time: such panels zoom together and show the cursor. */
+  timed: boolean;
+  xTitle?: string;
+  yRange?: [number, number];
+  yTicks?: { at: number[]; text: string[] };
+  traces: Trace[];
+  bands: { from: number; to: number; color: string; lane?: [number, number] }[];
+  lines: { y: number; label: string; color: string }[];
+}
+
+export interface Table {
+  title: string;
+  note: string;
+  columns: string[];
+  rows: string[][];
+}
+
+export interface Report {
+  title: string;
+  subtitle: string;
+  chips: { label: string; value: string; tone: "plain" | "good" | "warn" | "bad" }[];
+  warnings: string[];
+  duration: number;
+  audio: { id: string; mime: string }[];
+  heads: HeadSpec[];
+  panels: Panel[];
+  tables: Table[];
+  footer: string;
+}
+
+/** Bytes of a base64 block of the page. */
+export function bytesOf(id: string): Uint8Array {
+  const text = (document.getElementById(id)?.textContent ?? "").trim();
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}
+
+/** Resolves references into the block. */
+export class Block {
+  constructor(private readonly bytes: Uint8Array) {}
+
+  /** All values of a reference as numbers, row-major. */
+  floats(ref: ArrayRef): Float32Array {
+    const count = ref.shape.reduce((a, b) => a * b, 1);
+    const start = this.bytes.byteOffset + ref.at;
+    if (ref.dtype === "f32") return new Float32Array(this.bytes.buffer, start, count);
+    if (ref.dtype === "u8") return Float32Array.from(new Uint8Array(this.bytes.buffer, start, count));
+    const raw = new Int16Array(this.bytes.buffer, start, count);
+    const columns = ref.shape.length > 1 ? ref.shape[ref.shape.length - 1] : 1;
+    const out = new Float32Array(count);
+    const scale = ref.scale ?? [1];
+    const offset = ref.offset ?? [0];
+    for (let i = 0; i < count; i++) {
+      const c = columns > 1 ? i % columns : 0;
+      // The lowest value stands for "not known".
+      out[i] = raw[i] === -32768 ? NaN : raw[i] * scale[c % scale.length] + offset[c % offset.length];
+    }
+    return out;
+  }
+
+  /** One column of a reference. */
+  column(ref: ArrayRef, column: number): Float32Array {
+    const all = this.floats(ref);
+    const columns = ref.shape.length > 1 ? ref.shape[1] : 1;
+    if (columns === 1) return all;
+    const out = new Float32Array(ref.shape[0]);
+    for (let i = 0; i < out.length; i++) out[i] = all[i * columns + column];
+    return out;
+  }
+
+  /** Unsigned 32-bit integers stored as raw bytes. */
+  integers(ref: ArrayRef): Uint32Array {
+    const count = ref.shape.reduce((a, b) => a * b, 1);
+    return new Uint32Array(this.bytes.buffer, this.bytes.byteOffset + ref.at, count);
+  }
+}

@@ -1,0 +1,285 @@
+"""What a recorded run is worth: latency, losses, lips against sound, use of the robot's limits, manners, and truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timar_ros.data.recording import MOTION_RATE, Joints, Recording
+from timar_ros.errors import UserError
+from timar_ros.evaluation import conduct
+from timar_ros.retarget.profile import RobotProfile, list_profiles, load_profile
+
+Result = dict[str, dict[str, float]]
+
+#: How many of a limit's last parts in a million may be exceeded by rounding before it counts as a violation.
+LIMIT_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is shown."""
+
+    label: str
+    unit: str = ""
+    digits: int = 2
+    scale: float = 1.0
+
+
+#: Every number by group, in the order of the tables. Groups and keys are those of the JSON.
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "run": {
+        "seconds": Metric("Length", "s", 1),
+        "turns": Metric("Turns", "", 0),
+        "dropped_turns": Metric("Dropped turns", "", 0),
+        "lost_user_seconds": Metric("Partner's audio lost", "ms", 0, 1e3),
+        "lost_agent_seconds": Metric("Robot's audio lost", "ms", 0, 1e3),
+    },
+    "latency": {
+        "response_p50": Metric("Turn → motion, median", "ms", 1, 1e3),
+        "response_p95": Metric("Turn → motion, 95 %", "ms", 1, 1e3),
+        "response_max": Metric("Turn → motion, longest", "ms", 1, 1e3),
+        "end_to_end_p50": Metric("End of turn → motion, median", "ms", 1, 1e3),
+        "end_to_end_p95": Metric("End of turn → motion, 95 %", "ms", 1, 1e3),
+        "playback_delay": Metric("Playback delay", "ms", 0, 1e3),
+        "margin_min": Metric("Least time to spare", "ms", 0, 1e3),
+        "late_turns": Metric("Turns shown too late", "", 0),
+    },
+    "motion": {
+        "lip_offset": Metric("Jaw behind the voice", "ms", 0, 1e3),
+        "lip_correlation": Metric("Jaw with the voice, correlation", "", 2),
+        "seam_ratio": Metric("Step at seams / inside turns", "", 2),
+        "head_jerk": Metric("Head jerk, RMS", "rad/s³", 1),
+        "nods_listening": Metric("Nods a minute, listening", "", 1),
+        "nods_speaking": Metric("Nods a minute, speaking", "", 1),
+        "head_speed_listening": Metric("Head speed, listening", "°/s", 1, 180 / np.pi),
+        "head_speed_speaking": Metric("Head speed, speaking", "°/s", 1, 180 / np.pi),
+        "jaw_speed_listening": Metric("Jaw speed, listening", "°/s", 1, 180 / np.pi),
+        "jaw_speed_speaking": Metric("Jaw speed, speaking", "°/s", 1, 180 / np.pi),
+        "expression_speed_listening": Metric("Expression change, listening", "1/s", 1),
+        "expression_speed_speaking": Metric("Expression change, speaking", "1/s", 1),
+        "share_speaking": Metric("Time speaking", "%", 0, 100),
+    },
+    "robot": {
+        "range_used": Metric("Most of a joint's range used", "%", 0, 100),
+        "speed_used": Metric("Most of a joint's speed used", "%", 0, 100),
+        "limit_violations": Metric("Joint-limit violations", "", 0),
+        "speed_violations": Metric("Joint-speed violations", "", 0),
+        "joint_jerk": Metric("Joint jerk, RMS", "rad/s³", 1),
+        "tracking_rms": Metric("Tracking error, RMS", "°", 2, 180 / np.pi),
+        "tracking_max": Metric("Tracking error, largest", "°", 2, 180 / np.pi),
+    },
+}
+
+GROUP_TITLES = {
+    "run": "Run",
+    "latency": "Latency",
+    "motion": "Behaviour",
+    "robot": "Robot",
+    "truth": "Against the truth",
+}
+
+
+def measure(
+    recording: Recording, profile: RobotProfile | None = None, truth: NDArray[np.float32] | None = None
+) -> Result:
+    """Every metric that the recording allows, by group; what it does not allow is NaN or left out.
+
+    :param profile: the robot, for limits; by default the one whose joints the recording names (:func:`find_profile`).
+    :param truth: the agent's true motion at 25 Hz, [T, 56], from the conversation's start.
+    :raises UserError: when the truth does not fit.
+    """
+    profile = profile or find_profile(recording)
+    result: Result = {"run": _run(recording)}
+    if recording.turns:
+        result["latency"] = _latency(recording)
+    if recording.agent_motion is not None:
+        result["motion"] = _motion(recording)
+    if recording.joints is not None:
+        result["robot"] = _robot(recording.joints, recording.commands, profile)
+    if truth is not None:
+        result["truth"] = against_truth(recording, truth)
+    return result
+
+
+def find_profile(recording: Recording) -> RobotProfile | None:
+    """The profile with most joints among the recorded ones, and none of its neck missing; None if there is none."""
+    if recording.joints is None:
+        return None
+    there = set(recording.joints.names)
+    fitting = []
+    for name in list_profiles():
+        profile = load_profile(name)
+        if profile.neck and {joint.name for joint in profile.neck} <= there:
+            fitting.append((len(there & set(profile.names)), profile))
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def _run(recording: Recording) -> dict[str, float]:
+    return {
+        "seconds": recording.seconds,
+        "turns": float(len(recording.turns)),
+        "dropped_turns": float(recording.dropped),
+        "lost_user_seconds": sum(turn.lost_user for turn in recording.turns) / conduct.RATE,
+        "lost_agent_seconds": sum(turn.lost_agent for turn in recording.turns) / conduct.RATE,
+    }
+
+
+def _latency(recording: Recording) -> dict[str, float]:
+    moved = [turn for turn in recording.turns if np.isfinite(turn.moved)]
+    found = {"playback_delay": recording.playback_delay}
+    found |= _spread("response", recording.response_times(), ("p50", "p95", "max"))
+    whole = np.array([turn.moved - turn.start - turn.duration for turn in moved])
+    # Played faster or slower than life the stamps are not of the recorder's clock, and their difference means nothing.
+    if len(whole) and np.all(np.abs(whole) < 60.0) and np.ptp(whole) < 30.0:
+        found |= _spread("end_to_end", whole, ("p50", "p95"))
+        spare = np.array([turn.start + recording.playback_delay - turn.moved for turn in moved])
+        found |= {"margin_min": float(spare.min()), "late_turns": float((spare < 0).sum())}
+    return found
+
+
+def _spread(name: str, values: NDArray[np.float64], wanted: tuple[str, ...]) -> dict[str, float]:
+    if not len(values):
+        return {f"{name}_{what}": float("nan") for what in wanted}
+    quantiles = {"p50": 50, "p95": 95, "max": 100}
+    return {f"{name}_{what}": float(np.percentile(values, quantiles[what])) for what in wanted}
+
+
+def states(recording: Recording) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Frames in which the agent speaks, and in which it listens (only the user speaks), each [T] at 25 Hz."""
+    count = round(recording.seconds * MOTION_RATE)
+    flags = {}
+    for role, audio in (("user", recording.user_audio), ("agent", recording.agent_audio)):
+        active = conduct.voice_activity(audio) if audio is not None else np.zeros(0, bool)
+        flags[role] = np.zeros(count, bool)
+        flags[role][: len(active)] = active[:count]
+    return flags["agent"], flags["user"] & ~flags["agent"]
+
+
+def _motion(recording: Recording) -> dict[str, float]:
+    assert recording.agent_motion is not None
+    frames = recording.agent_motion.at_rate(recording.seconds)
+    speaking, listening = states(recording)
+    found: dict[str, float] = {"share_speaking": float(speaking.mean()) if len(speaking) else float("nan")}
+    if recording.agent_audio is not None:
+        offset, correlation, _, _ = conduct.lip_offset(recording.agent_audio, frames[:, 50], speaking)
+        found |= {"lip_offset": offset, "lip_correlation": correlation}
+    if recording.turns:
+        turn = recording.turns[0]
+        first = round(turn.start * MOTION_RATE)
+        found["seam_ratio"] = conduct.seam_ratio(frames, max(1, round(turn.duration * MOTION_RATE)), first)
+    jerks = conduct.jerk(frames[:, 53:56], MOTION_RATE)
+    found["head_jerk"] = _rms(jerks)
+    events = conduct.nods(frames[:, 53])
+    for name, state in (("listening", listening), ("speaking", speaking)):
+        minutes = state.sum() / MOTION_RATE / 60
+        count = sum(bool(state[(a + b) // 2]) for a, b in events)
+        found[f"nods_{name}"] = count / minutes if minutes > 1 / 60 else float("nan")
+        for part, columns in (("head", slice(53, 56)), ("jaw", slice(50, 53)), ("expression", slice(0, 50))):
+            speed = conduct.speed(frames[:, columns], MOTION_RATE)
+            counted = speed[state[1:] & np.isfinite(speed)]
+            found[f"{part}_speed_{name}"] = float(counted.mean()) if len(counted) else float("nan")
+    return found
+
+
+def _robot(joints: Joints, commands: Joints | None, profile: RobotProfile | None) -> dict[str, float]:
+    found: dict[str, float] = {}
+    fps = _rate_of(joints.time)
+    found["joint_jerk"] = _rms(conduct.jerk(joints.position, fps)) if fps else float("nan")
+    if profile is not None:
+        limits = profile.limits()
+        columns = [(joints.names.index(name), row) for row, name in enumerate(profile.names) if name in joints.names]
+        used, fast, beyond, speeding = [], [], 0, 0
+        for column, row in columns:
+            lower, upper = limits["lower"][row], limits["upper"][row]
+            position = joints.position[:, column]
+            velocity = joints.velocity[:, column]
+            if np.isnan(velocity).all() and fps:
+                velocity = np.gradient(position) * fps
+            used.append(np.nanmax(np.abs(position - 0.5 * (lower + upper))) / (0.5 * (upper - lower)))
+            fast.append(np.nanmax(np.abs(velocity)) / limits["velocity"][row])
+            slack = LIMIT_SLACK * (upper - lower)
+            beyond += int(((position > upper + slack) | (position < lower - slack)).sum())
+            speeding += int((np.abs(velocity) > limits["velocity"][row] * (1 + 1e-3)).sum())
+        found |= {"range_used": float(max(used)), "speed_used": float(max(fast))}
+        found |= {"limit_violations": float(beyond), "speed_violations": float(speeding)}
+    if commands is not None and len(commands.time) and len(joints.time) > 1:
+        errors = tracking_error(joints, commands)
+        found |= {"tracking_rms": _rms(errors), "tracking_max": float(np.nanmax(np.abs(errors), initial=0.0))}
+    return found
+
+
+def tracking_error(joints: Joints, commands: Joints) -> NDArray[np.float64]:
+    """Measured minus commanded position at each command's time, [T, J]; NaN outside the measurements."""
+    errors = np.full(commands.position.shape, np.nan)
+    inside = (commands.time >= joints.time[0]) & (commands.time <= joints.time[-1])
+    for column, name in enumerate(commands.names):
+        if name in joints.names:
+            measured = np.interp(commands.time, joints.time, joints.position[:, joints.names.index(name)])
+            errors[inside, column] = (measured - commands.position[:, column])[inside]
+    return errors
+
+
+def against_truth(recording: Recording, truth: NDArray[np.float32]) -> dict[str, float]:
+    """The metrics of the published tables, of the recorded motion against the true one.
+
+    Frames that were never made (dropped turns) are scored as the last pose held, since that is what was seen.
+
+    :raises UserError: when there is no motion, or the truth is shorter than it.
+    """
+    from timar_ros.evaluation.metrics import compute_metrics
+
+    if recording.agent_motion is None:
+        raise UserError(f"{recording.path} holds no agent/motion to be compared with a truth")
+    count = min(round(recording.seconds * MOTION_RATE), len(truth))
+    made = hold_last(recording.agent_motion.at_rate(count / MOTION_RATE))
+    user = recording.user_motion
+    partner = np.zeros((count, 56), np.float32)
+    if user is not None:
+        partner = np.nan_to_num(hold_last(user.at_rate(count / MOTION_RATE)))
+    # DualTalk's order: head pose, then jaw.
+    poses = [np.concatenate([frames[:, 53:56], frames[:, 50:53]], axis=1) for frames in (truth[:count], partner)]
+    return compute_metrics(made, truth[:count, :50], poses[0], partner[:, :50], poses[1])
+
+
+def hold_last(frames: NDArray[np.float32]) -> NDArray[np.float32]:
+    """NaN values replaced by the last known ones of their columns, 0 before the first."""
+    rows = np.where(np.isnan(frames), -1, np.arange(len(frames))[:, None])
+    last = np.maximum.accumulate(rows, axis=0)
+    return np.where(last >= 0, np.take_along_axis(frames, np.maximum(last, 0), axis=0), 0).astype(np.float32)
+
+
+def _rate_of(time: NDArray[np.float64]) -> float:
+    """Messages per second by the median step; 0 where there are too few."""
+    steps = np.diff(time)
+    step = float(np.median(steps)) if len(steps) > 3 else 0.0
+    return 1.0 / step if step > 0 else 0.0
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(np.square(known)))) if known.size else float("nan")
+
+
+def shown(group: str, key: str, value: float) -> str:
+    """A number as the tables show it, with its unit; a dash where it is not known."""
+    metric = METRICS.get(group, {}).get(key, Metric(key, digits=4))
+    if not np.isfinite(value):
+        return "–"
+    return f"{value * metric.scale:.{metric.digits}f} {metric.unit}".strip()
+
+
+def rows(result: Result, group: str) -> list[tuple[str, str]]:
+    """Label and value of every number of a group that is known, in the order of the tables."""
+    order = METRICS.get(group)
+    keys = [key for key in order if key in result[group]] if order else list(result[group])
+    return [(order[key].label if order else key, shown(group, key, result[group][key])) for key in keys]
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result with NaN as null, which JSON has no number for."""
+    return {group: {k: (v if np.isfinite(v) else None) for k, v in values.items()} for group, values in result.items()}

@@ -1,0 +1,252 @@
+"""`timar report`: a recorded conversation as ONE HTML file that needs no network and no server.
+
+The page's programs are built beforehand (`report/` in the sources, `npm run build`) and lie in `report_assets`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timar_ros import __version__
+from timar_ros.data.files import atomic_path
+from timar_ros.data.recording import Motion, Recording, load_recording
+from timar_ros.errors import UserError
+from timar_ros.evaluation import bag_metrics, report_heads, report_panels
+from timar_ros.evaluation.report_audio import encoded
+from timar_ros.evaluation.report_block import Block
+from timar_ros.retarget.profile import RobotProfile
+
+ASSETS = Path(__file__).resolve().parent / "report_assets"
+
+Floats = NDArray[np.float32]
+
+
+def write_report(
+    source: str | Path | Recording,
+    out: str | Path,
+    *,
+    truth: Floats | None = None,
+    other: str | Path | Recording | None = None,
+    robot: RobotProfile | None = None,
+    flame_model: str | Path | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write the report of a bag (or of a run's folder with one bag in it).
+
+    :param truth: the agent's true motion, [T, 56] at 25 Hz: shown beside the prediction, and measured against.
+    :param other: a second run of the same conversation: shown beside the first.
+    :param robot: the robot whose joints were recorded; by default found by the joints' names.
+    :param flame_model: a FLAME model file (.npz or .pkl): its mesh is shown in place of the stylised faces.
+    :returns: the file written.
+    :raises UserError: when a source cannot be read.
+    """
+    first = source if isinstance(source, Recording) else load_recording(source)
+    second = other if isinstance(other, Recording) or other is None else load_recording(other)
+    runs = [first] if second is None else [first, second]
+    page = _Page(runs, truth, robot, flame_model, title)
+    html = page.html()
+    with atomic_path(out) as path:
+        path.write_text(html, encoding="utf-8")
+    return Path(out)
+
+
+class _Page:
+    def __init__(
+        self,
+        runs: list[Recording],
+        truth: Floats | None,
+        robot: RobotProfile | None,
+        flame_model: str | Path | None,
+        title: str | None,
+    ) -> None:
+        self.runs = runs
+        self.truth = truth
+        self.first = runs[0]
+        self.profile = robot or bag_metrics.find_profile(self.first)
+        self.flame_model = flame_model
+        self.title = title or f"Conversation {self.first.name}"
+        self.block = Block()
+        self.results = [
+            bag_metrics.measure(run, self.profile, truth if run is self.first or truth is None else truth)
+            for run in runs
+        ]
+
+    def html(self) -> str:
+        """The page's text."""
+        sound = encoded(self.first)
+        report = {
+            "title": self.title,
+            "subtitle": self._subtitle(),
+            "chips": self._chips(),
+            "warnings": self._warnings(),
+            "duration": self.first.seconds,
+            "audio": [{"id": f"audio{index}", "mime": mime} for index, (mime, _) in enumerate(sound)],
+            "heads": self._heads(),
+            "panels": self._panels(),
+            "tables": self._tables(),
+            "footer": (
+                f"timar_ros {__version__}. Heads and jaws move exactly as recorded; brows and mouth corners of the "
+                "stylised faces only hint at the expression, and their blinks are decoration. Contains three.js and "
+                "plotly.js (MIT)."
+            ),
+        }
+        audio = "\n".join(
+            f'<script type="text/plain" id="audio{index}">{text}</script>' for index, (_, text) in enumerate(sound)
+        )
+        parts = {
+            "/*STYLE*/": _asset("report.css"),
+            "/*REPORT*/": json.dumps(report, ensure_ascii=False, allow_nan=False).replace("</", "<\\/"),
+            "/*BLOCK*/": self.block.base64(),
+            "/*AUDIO*/": audio,
+            "/*PLOTLY*/": _asset("plotly.js"),
+            "/*SCRIPT*/": _asset("report.js"),
+        }
+        page = _asset("page.html")
+        pieces = []
+        # One pass from front to back: what a part holds is never searched for another part's mark.
+        for mark, text in parts.items():
+            before, page = page.split(mark, 1)
+            pieces += [before, text]
+        return "".join([*pieces, page, f"<!--\n{_asset('LICENSES.txt')}\n-->\n"])
+
+    def _subtitle(self) -> str:
+        info = self.first.info
+        words = []
+        if info.get("model"):
+            words.append(f"model {info['model']}" + ("" if info.get("trained") else " (UNTRAINED)"))
+        if info.get("mode"):
+            words.append(str(info["mode"]))
+        if info.get("device"):
+            words.append(f"{info['dtype']} on {info['device']}")
+        if self.profile is not None:
+            words.append(f"robot {self.profile.title}")
+        if len(self.runs) > 1:
+            words.append(f"compared with {self.runs[1].name}")
+        if self.truth is not None:
+            words.append("with the truth beside it")
+        return " · ".join(words) or "recorded conversation"
+
+    def _chips(self) -> list[dict[str, str]]:
+        result = self.results[0]
+
+        def chip(group: str, key: str, label: str, tone: str = "plain") -> dict[str, str] | None:
+            value = result.get(group, {}).get(key, float("nan"))
+            if not np.isfinite(value):
+                return None
+            return {"label": label, "value": bag_metrics.shown(group, key, value), "tone": tone}
+
+        def judged(group: str, key: str, label: str, good: bool) -> dict[str, str] | None:
+            return chip(group, key, label, "good" if good else "bad")
+
+        motion, run, robot = (result.get(group, {}) for group in ("motion", "run", "robot"))
+        offset = abs(motion.get("lip_offset", 0.0))
+        made = [
+            chip("run", "seconds", "Length"),
+            chip("run", "turns", "Turns") if run.get("turns") else None,
+            judged("run", "dropped_turns", "Dropped", run.get("dropped_turns") == 0) if run.get("turns") else None,
+            chip("latency", "response_p50", "Latency, median"),
+            chip("latency", "response_p95", "Latency, 95 %"),
+            chip("latency", "playback_delay", "Playback delay"),
+            chip("motion", "lip_offset", "Jaw behind voice", "good" if offset <= 0.08 else "warn"),
+            judged("robot", "limit_violations", "Limit violations", robot.get("limit_violations") == 0),
+        ]
+        return [one for one in made if one is not None]
+
+    def _warnings(self) -> list[str]:
+        found = [f"{run.name}: {warning}" for run in self.runs for warning in run.warnings]
+        if self.first.info and not self.first.info.get("trained"):
+            found.append(
+                "UNTRAINED weights: the motion is noise shaped by the network, and shows only that everything runs."
+            )
+        if self.first.user_motion is None:
+            found.append("The partner's head was not tracked.")
+        return found
+
+    def _tracks(self) -> list[tuple[str, str, str, Motion]]:
+        """Label, role, note and motion of every agent's head."""
+        names = _names(self.runs)
+        found = [
+            (name, "agent" if index == 0 else "other", "the model's FLAME motion", run.agent_motion)
+            for index, (name, run) in enumerate(zip(names, self.runs, strict=True))
+            if run.agent_motion is not None
+        ]
+        if self.truth is not None:
+            time = np.arange(len(self.truth)) / 25.0
+            unknown = np.full(len(time), 255, np.uint8)
+            found.append(("Truth", "truth", "what the person did", Motion(time, self.truth, unknown)))
+        return found
+
+    def _heads(self) -> list[dict[str, Any]]:
+        heads: list[dict[str, Any]] = []
+        seconds = self.first.seconds
+        if self.first.joints is not None and self.profile is not None:
+            speaking, _ = bag_metrics.states(self.first)
+            heads.append(
+                report_heads.robot(self.block, "robot", "agent", self.first.joints, self.profile, seconds, speaking)
+            )
+        for index, (name, role, note, motion) in enumerate(self._tracks()):
+            heads.append(report_heads.face(self.block, f"agent{index}", name, note, role, motion, seconds))
+        if self.first.user_motion is not None:
+            heads.append(
+                report_heads.face(self.block, "user", "Partner", "as tracked", "user", self.first.user_motion, seconds)
+            )
+        return heads
+
+    def _panels(self) -> list[dict[str, Any]]:
+        first, block = self.first, self.block
+        tracks = [(name, role, motion) for name, role, _, motion in self._tracks()]
+        if first.user_motion is not None:
+            tracks.append(("Partner", "user", first.user_motion))
+        runs = [
+            (name, "agent" if index == 0 else "other", run)
+            for index, (name, run) in enumerate(zip(_names(self.runs), self.runs, strict=True))
+        ]
+        return [
+            *report_panels.sound(block, first),
+            *report_panels.flame(block, first, tracks),
+            *report_panels.joints(block, first, self.profile),
+            *report_panels.latency(block, runs),
+            *report_panels.lips(block, runs),
+        ]
+
+    def _tables(self) -> list[dict[str, Any]]:
+        names = _names(self.runs)
+        tables = []
+        for group, title in bag_metrics.GROUP_TITLES.items():
+            present = [result for result in self.results if group in result]
+            if not present:
+                continue
+            order = bag_metrics.METRICS.get(group)
+            keys = [k for k in (order or present[0]) if any(k in result[group] for result in present)]
+            rows = []
+            for key in keys:
+                label = order[key].label if order else key
+                shown = [bag_metrics.shown(group, key, r.get(group, {}).get(key, float("nan"))) for r in self.results]
+                rows.append([label, *shown])
+            tables.append({"title": title, "note": "", "columns": ["", *names], "rows": rows})
+        rows = [[str(key).replace("_", " "), str(value)] for key, value in self.first.info.items()]
+        if rows:
+            tables.append(
+                {"title": "Stream", "note": "as the graph announced it", "columns": ["", "value"], "rows": rows}
+            )
+        return tables
+
+
+def _names(runs: list[Recording]) -> list[str]:
+    """What the runs are called on the page."""
+    if len(runs) == 1:
+        return ["Agent"]
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [f"{name} ({'AB'[i]})" for i, name in enumerate(names)]
+
+
+def _asset(name: str) -> str:
+    try:
+        return (ASSETS / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the report's page is not installed: no {ASSETS / name} (reinstall timar_ros)") from error

@@ -1,0 +1,99 @@
+"""The heads on a report's stage: FLAME motion as faces, joints as the robot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timar_ros.data.recording import MOTION_RATE, Joints, Motion
+from timar_ros.evaluation.bag_metrics import hold_last
+from timar_ros.evaluation.report_block import Block
+from timar_ros.retarget.kinematics import forward_rotation
+from timar_ros.retarget.profile import RobotProfile
+from timar_ros.retarget.rotations import rep_to_flame
+
+#: Which expression coefficients hint at brows, mouth corners and mouth width on a stylised face. FLAME's coefficients
+#: have no such meaning of their own: this is for liveliness, and the page says so.
+HINTS = {"brow": 6, "smile": 0, "wide": 1}
+
+ROBOT_RATE = 50.0
+
+Floats = NDArray[np.float32]
+
+
+def face(
+    block: Block, identity: str, label: str, note: str, role: str, motion: Motion, seconds: float
+) -> dict[str, Any]:
+    """A face that moves by FLAME frames."""
+    frames = motion.at_rate(seconds)
+    # A tracker slower than 25 Hz leaves holes; the head stays where it was seen last.
+    known = np.isfinite(frames[:, 53:56]).all(axis=1) | np.isfinite(frames[:, 50:53]).all(axis=1)
+    held = hold_last(frames)
+    newest = np.clip(np.searchsorted(motion.time, (np.arange(len(frames)) + 0.5) / MOTION_RATE) - 1, 0, None)
+    speaking = motion.speaking[newest] if len(motion.speaking) else np.full(len(frames), 255)
+    return {
+        "id": identity,
+        "label": label,
+        "note": note,
+        "role": role,
+        "kind": "face",
+        "rate": MOTION_RATE,
+        "pose": block.add(np.concatenate([held[:, 53:56], held[:, 50:53], hints(held)], axis=1)),
+        "known": block.add_bytes(known),
+        "speaking": block.add_bytes(speaking),
+    }
+
+
+def hints(frames: Floats) -> NDArray[np.float64]:
+    """Brow, smile and width of a stylised face, [T, 3] in -1 to 1: coefficients against their own mean and spread."""
+    chosen = frames[:, list(HINTS.values())].astype(np.float64)
+    spread = chosen.std(axis=0)
+    return np.asarray(np.tanh((chosen - chosen.mean(axis=0)) / np.where(spread > 1e-6, 1.6 * spread, np.inf)))
+
+
+def robot(
+    block: Block,
+    identity: str,
+    role: str,
+    joints: Joints,
+    profile: RobotProfile,
+    seconds: float,
+    speaking: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """The robot's head as its joints turn it (forward kinematics of the profile), and its jaw's opening."""
+    grid = np.arange(max(1, round(seconds * ROBOT_RATE))) / ROBOT_RATE
+    columns = [joints.names.index(joint.name) for joint in profile.neck]
+    positions = np.stack([_at(grid, joints, column) for column in columns], axis=1)
+    head = rep_to_flame(forward_rotation(profile.neck, positions).as_rotvec())
+    jaw = np.zeros((len(grid), 3))
+    hinge = profile.jaw.joint
+    note = "joints as measured"
+    if hinge is not None and hinge.name in joints.names:
+        opening = (_at(grid, joints, joints.names.index(hinge.name)) - hinge.neutral) / (
+            profile.jaw.open_position - hinge.neutral
+        )
+        jaw[:, 0] = profile.jaw.full_open * np.clip(opening, 0.0, 1.0)
+    else:
+        note = "joints as measured; it has no jaw"
+    frame = np.minimum((grid * MOTION_RATE).astype(int), max(0, len(speaking) - 1))
+    return {
+        "id": identity,
+        "label": f"Robot {profile.name}",
+        "note": note,
+        "role": role,
+        "kind": "robot",
+        "rate": ROBOT_RATE,
+        "pose": block.add(np.concatenate([head, jaw, np.zeros((len(grid), 3))], axis=1)),
+        "known": block.add_bytes((grid >= joints.time[0] - 0.1) & (grid <= joints.time[-1] + 0.1)),
+        "speaking": block.add_bytes(speaking[frame] if len(speaking) else np.zeros(len(grid))),
+    }
+
+
+def _at(grid: NDArray[np.float64], joints: Joints, column: int) -> NDArray[np.float64]:
+    """A joint's position on a grid of times."""
+    known = np.isfinite(joints.position[:, column])
+    if not known.any():
+        return np.zeros(len(grid))
+    return np.interp(grid, joints.time[known], joints.position[known, column])

@@ -1,0 +1,175 @@
+"""The plots of a report, as data: `report/src/panels.ts` draws them with Plotly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timar_ros.data.recording import MOTION_RATE, RATE, Motion, Recording
+from timar_ros.evaluation import conduct
+from timar_ros.evaluation.bag_metrics import states
+from timar_ros.evaluation.report_block import Block
+from timar_ros.retarget.profile import RobotProfile
+
+Panel = dict[str, Any]
+#: One curve set: label, colour, motion.
+Track = tuple[str, str, Motion]
+
+ENVELOPE_RATE = 100
+GRID = {"start": 0.0, "step": 1.0 / MOTION_RATE}
+
+
+def panel(identity: str, title: str, note: str = "", **more: Any) -> Panel:
+    """A panel with nothing in it yet."""
+    blank: Panel = {"id": identity, "title": title, "note": note, "height": 170, "unit": "", "timed": True}
+    return {**blank, "traces": [], "bands": [], "lines": [], **more}
+
+
+def line(name: str, color: str, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A curve."""
+    return {"name": name, "color": color, "kind": "line", "x": x, "y": y, **more}
+
+
+def bands(flags: NDArray[np.bool_], color: str, lane: tuple[float, float] | None = None) -> list[dict[str, Any]]:
+    """Shaded stretches of time."""
+    made = []
+    for first, end in conduct.stretches(flags):
+        band: dict[str, Any] = {"from": first / MOTION_RATE, "to": end / MOTION_RATE, "color": color}
+        made.append(band if lane is None else {**band, "lane": lane})
+    return made
+
+
+def sound(block: Block, recording: Recording) -> list[Panel]:
+    """Both voices over time, with who speaks."""
+    made = panel("sound", "Voices", "shaded where somebody speaks", height=190, yRange=[-2.1, 2.1])
+    made["yTicks"] = {"at": [1, -1], "text": ["partner", "robot"]}
+    voices = (("user", recording.user_audio, 1.0), ("agent", recording.agent_audio, -1.0))
+    loudest = max((float(np.abs(a).max(initial=0.0)) for _, a, _ in voices if a is not None), default=0.0)
+    for role, audio, middle in voices:
+        if audio is None:
+            continue
+        envelope = peaks(audio) / max(loudest, 1e-6) * 0.95 + middle
+        step = {"start": 0.0, "step": 1.0 / ENVELOPE_RATE}
+        made["traces"].append({"name": "", "color": role, "kind": "envelope", "x": step, "y": block.add(envelope)})
+        lane = (0.5, 1.0) if role == "user" else (0.0, 0.5)
+        made["bands"] += bands(conduct.voice_activity(audio), role, lane)
+    return [made] if made["traces"] else []
+
+
+def peaks(audio: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Highest and lowest sample of each hundredth of a second, [T, 2]."""
+    size = RATE // ENVELOPE_RATE
+    whole = np.pad(audio, (0, -len(audio) % size)).reshape(-1, size)
+    return np.stack([whole.max(axis=1), whole.min(axis=1)], axis=1).astype(np.float64)
+
+
+def flame(block: Block, recording: Recording, tracks: list[Track]) -> list[Panel]:
+    """Jaw, head pose and expression of every head."""
+    seconds = recording.seconds
+    made: list[Panel] = []
+    frames = [(name, color, track.at_rate(seconds)) for name, color, track in tracks]
+    if not frames:
+        return []
+    speaking, _ = states(recording)
+    talk = bands(speaking, "agent")
+    jaw = panel("jaw", "Jaw opening", "FLAME jaw about x; shaded where the robot speaks", unit="rad", bands=talk)
+    for name, color, motion in frames:
+        jaw["traces"].append(line(name, color, GRID, block.add(motion[:, 50])))
+    made.append(jaw)
+    for column, title, note in (
+        (53, "Head pitch", "down is positive: nods"),
+        (54, "Head yaw", "to its own left is positive"),
+        (55, "Head roll", "towards its own right shoulder is positive"),
+    ):
+        one = panel(f"head{column}", title, note, unit="°", height=150, bands=talk)
+        for name, color, motion in frames:
+            one["traces"].append(line(name, color, GRID, block.add(np.degrees(motion[:, column]))))
+        made.append(one)
+    face = panel("expression", "Expression", "length of the vector of 50 coefficients; single ones in the legend")
+    face["bands"] = talk
+    for index, (name, color, motion) in enumerate(frames):
+        face["traces"].append(line(name, color, GRID, block.add(np.linalg.norm(motion[:, :50], axis=1))))
+        if index == 0:
+            few = block.add(motion[:, :6])
+            for k in range(6):
+                more = {"column": k, "hidden": True}
+                face["traces"].append(line(f"{name} e{k}", f"c{k + 1}", GRID, few, **more))
+    return [*made, face]
+
+
+def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> list[Panel]:
+    """Each joint against its limits, and what was asked of it."""
+    measured = recording.joints
+    if measured is None:
+        return []
+    inside = (measured.time > -1.0) & (measured.time < recording.seconds + 1.0)
+    time = block.add_exact(measured.time[inside])
+    known = {joint.name: joint for joint in profile.joints} if profile is not None else {}
+    names = [name for name in known if name in measured.names] or measured.names
+    made = []
+    for index, name in enumerate(names[:12]):
+        column = measured.names.index(name)
+        one = panel(f"joint-{name}", name.replace("_", " "), "", unit="rad", height=150)
+        if recording.commands is not None and name in recording.commands.names:
+            asked = recording.commands.position[:, recording.commands.names.index(name)]
+            when = block.add_exact(recording.commands.time)
+            one["traces"].append(line("asked", "c6", when, block.add(asked), dash=True))
+        position = measured.position[inside, column]
+        one["traces"].append(line("measured", f"c{index % 5 + 1}", time, block.add(position)))
+        if name in known:
+            joint = known[name]
+            one["note"] = f"limits {joint.lower:.2f} to {joint.upper:.2f} rad"
+            margin = 0.06 * (joint.upper - joint.lower)
+            one["yRange"] = [joint.lower - margin, joint.upper + margin]
+            one["lines"] = [
+                {"y": joint.upper, "label": "upper limit", "color": "limit"},
+                {"y": joint.lower, "label": "", "color": "limit"},
+            ]
+        made.append(one)
+    return made
+
+
+def latency(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[Panel]:
+    """How long each turn took, over time and as a distribution."""
+    over = panel(
+        "latency", "Latency by turn", "from a turn's arrival to its motion's; crosses are dropped turns", unit="ms"
+    )
+    spread = panel("latency-spread", "Distribution of latency", "", unit="turns", timed=False, xTitle="ms", height=210)
+    for name, color, recording in recordings:
+        turns = [turn for turn in recording.turns if np.isfinite(turn.moved)]
+        if not turns:
+            continue
+        values = np.array([1e3 * (turn.moved - turn.heard) for turn in turns])
+        when = block.add_exact([turn.start for turn in turns])
+        text = [f"turn {turn.number}: {value:.1f} ms" for turn, value in zip(turns, values, strict=True)]
+        points = {"name": name, "color": color, "kind": "points", "x": when, "y": block.add_exact(values), "text": text}
+        over["traces"].append(points)
+        counts, edges = np.histogram(values, bins=min(30, max(6, len(values) // 4)))
+        bars = {"name": name, "color": color, "kind": "bars", "y": block.add_exact(counts)}
+        spread["traces"].append({**bars, "x": block.add_exact(0.5 * (edges[1:] + edges[:-1]))})
+        missed = np.zeros(round(recording.seconds * MOTION_RATE) + 1, bool)
+        for turn in recording.turns:
+            if np.isnan(turn.moved):
+                missed[round(turn.start * MOTION_RATE) : round((turn.start + turn.duration) * MOTION_RATE)] = True
+        over["bands"] += bands(missed, "bad")
+        if len(recordings) == 1:
+            over["lines"].append({"y": float(np.median(values)), "label": "median", "color": "c6"})
+    over["note"] = "from a turn's arrival to its motion's; dropped turns are shaded"
+    return [over, spread] if over["traces"] else []
+
+
+def lips(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[Panel]:
+    """Correlation of the robot's jaw with its voice, by lag."""
+    made = panel("lips", "Lips against voice", "", timed=False, height=210, unit="correlation")
+    made["xTitle"] = "jaw behind the voice, ms"
+    for name, color, recording in recordings:
+        if recording.agent_audio is None or recording.agent_motion is None:
+            continue
+        opening = recording.agent_motion.at_rate(recording.seconds)[:, 50]
+        offset, peak, lags, values = conduct.lip_offset(recording.agent_audio, opening)
+        if np.isfinite(peak):
+            made["traces"].append(line(name, color, block.add_exact(lags * 1e3), block.add_exact(values)))
+            made["note"] = f"highest ({peak:.2f}) at {offset * 1e3:+.0f} ms"
+    return [made] if made["traces"] else []
