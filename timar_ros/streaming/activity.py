@@ -12,9 +12,11 @@ from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
 
 FRAME_SAMPLES = round(MODEL_RATE / MOTION_RATE)
 
+NOTHING = -110.0  # zeros, of a synthesiser's pause or a lost chunk: they tell nothing of the noise [dBFS]
 SILENCE = -75.0  # quieter than this [dBFS] is nobody, whatever the noise
 NOISE_START, NOISE_HIGHEST = -55.0, -30.0  # of the noise floor's estimate [dBFS]
-NOISE_RISE = 2.0 / MOTION_RATE  # how fast the floor's estimate rises [dB a frame]; it falls at once
+NOISE_RISE = 1.0 / MOTION_RATE  # how fast the floor's estimate rises [dB a frame]; it falls at once
+FIRST_RISE, FIRST_FRAMES = 3.0 / MOTION_RATE, 50  # and how fast in the beginning, when it is only a guess
 PEAK_FALL = 0.5 / MOTION_RATE  # how fast the loudest level is forgotten [dB a frame]
 ABOVE_NOISE = 12.0  # speech is this far above the noise [dB] …
 BELOW_PEAK = (
@@ -39,6 +41,7 @@ class ActivityDetector:
         self._peak = SILENCE
         self._active = False
         self._hang = 0
+        self._frames = 0
 
     def process(self, speech: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Activity ``[F]`` of the next samples ``[640·F]`` at 16 kHz."""
@@ -50,7 +53,10 @@ class ActivityDetector:
         return np.array([self._step(float(level)) for level in levels], dtype=bool)
 
     def _step(self, level: float) -> bool:
-        self._floor = min(level, self._floor + NOISE_RISE, NOISE_HIGHEST) if level > SILENCE else self._floor
+        if level > NOTHING:
+            self._frames += 1
+            rise = FIRST_RISE if self._frames <= FIRST_FRAMES else NOISE_RISE
+            self._floor = min(max(level, SILENCE), self._floor + rise, NOISE_HIGHEST)
         self._peak = max(level, self._peak - PEAK_FALL)
         threshold = max(self._floor + ABOVE_NOISE, self._peak - BELOW_PEAK, SILENCE)
         if self._active:
@@ -62,9 +68,9 @@ class ActivityDetector:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """What was learned of the speaker, fit for ``np.savez``."""
-        return {"state": np.array([self._floor, self._peak, self._active, self._hang], dtype=np.float64)}
+        return {"state": np.array([self._floor, self._peak, self._active, self._hang, self._frames], dtype=float)}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        floor, peak, active, hang = (float(value) for value in state["state"])
-        self._floor, self._peak, self._active, self._hang = floor, peak, bool(active), int(hang)
+        self._floor, self._peak, active, hang, frames = (float(value) for value in state["state"])
+        self._active, self._hang, self._frames = bool(active), int(hang), int(frames)

@@ -67,12 +67,12 @@ class Inertialiser:
 
     def _fade(self, offset: _Values, velocity: _Values, count: int) -> _Values:
         """The offset ``[n]`` at the turn's frames ``[count, n]``: a quintic that ends at rest after ``frames``."""
-        length = float(self.frames)
-        # Where the offset is already running towards zero, arriving later than it would by itself means overshooting.
+        # With s from 0 to 1: x(0) = offset, x'(0) = velocity, x''(0) = 0; x, x', x'' = 0 at the end.
+        length = min(self.frames, count)  # gone by the next seam, or offsets would feed on offsets
+        # An offset that is running towards zero already gets there sooner, lest it overshoot far.
         with np.errstate(divide="ignore", invalid="ignore"):
             arrival = np.where(offset * velocity < 0, -5.0 * offset / velocity, length)
-        span = np.clip(arrival, 1.0, length)
-        # In units of the span: x(0) = offset, x'(0) = velocity, x''(0) = 0; x, x', x'' = 0 at the end.
+        span = np.clip(arrival, length / 2, length)
         speed = velocity * span
         s = np.minimum((1.0 + np.arange(count))[:, None] / span, 1.0)
         a5, a4, a3 = -6 * offset - 3 * speed, 15 * offset + 8 * speed, -10 * offset - 6 * speed
