@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.resources import share
 
 _Array = NDArray[np.float64] | float
 OUTPUTS = ("trajectory", "forward", "pose")
@@ -168,29 +168,9 @@ class RobotProfile:
         return {key: np.array([getattr(joint, key) for joint in self.joints]) for key in keys}
 
 
-def robots_folder() -> Path:
-    """Where the profiles lie: the source tree's ``config/robots``, else the installed package's share."""
-    source = Path(__file__).resolve().parents[2] / "config" / "robots"
-    if source.is_dir():
-        return source
-    if find_spec("ament_index_python") is not None:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
-        try:
-            return Path(get_package_share_directory("timar_ros")) / "config" / "robots"
-        except (PackageNotFoundError, OSError):
-            pass
-    import sys
-
-    installed = Path(sys.prefix) / "share" / "timar_ros" / "config" / "robots"
-    if installed.is_dir():
-        return installed
-    raise UserError("the robot profiles are not installed: expected config/robots beside the package or in its share")
-
-
 def list_profiles() -> list[str]:
     """Names of the profiles that come with the package."""
-    return sorted(path.stem for path in robots_folder().glob("*.yaml"))
+    return sorted(path.stem for path in share("config", "robots").glob("*.yaml"))
 
 
 def load_profile(name_or_path: str | os.PathLike[str]) -> RobotProfile:
@@ -200,7 +180,7 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> RobotProfile:
     """
     path = Path(name_or_path)
     if path.suffix.lower() not in (".yaml", ".yml"):
-        path = robots_folder() / f"{name_or_path}.yaml"
+        path = share("config", "robots") / f"{name_or_path}.yaml"
         if not path.is_file():
             raise UserError(f"no robot '{name_or_path}': known are {', '.join(list_profiles())}; or give a YAML file")
     try:

@@ -1,0 +1,202 @@
+"""The rules of joint_trajectory_controller and of forward_command_controller (ros2_controllers, Jazzy), without ROS.
+
+So that what works against the simulator works against the robot, and what a robot would refuse is refused here, with
+the same reasons. Documented in ros2_controllers: joint_trajectory_controller/doc/{userdoc,trajectory}.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+
+class Rejected(ValueError):
+    """A command that the controller does not take; the message says why."""
+
+
+@dataclass
+class _Trajectory:
+    """An accepted trajectory: ``times`` [N] ns absolute; velocity and acceleration [N, J] or None."""
+
+    times: NDArray[np.int64]
+    position: Float
+    velocity: Float | None
+    acceleration: Float | None
+
+
+class TrajectoryController:
+    """Follows joint trajectories as joint_trajectory_controller does.
+
+    A new trajectory replaces the old one at once, from the state that was commanded last; until its first point it is
+    approached from there. After its last point the last position is held. Points with positions only are joined
+    linearly, with velocities by cubics, with accelerations by quintics.
+
+    :param names: the controller's joints.
+    :param allow_partial: whether a trajectory may leave joints out; they stay where they are.
+    :param allow_moving_end: whether the last point may have a velocity.
+    """
+
+    def __init__(self, names: Sequence[str], *, allow_partial: bool = True, allow_moving_end: bool = False) -> None:
+        self.names = tuple(names)
+        self._allow_partial, self._allow_moving_end = allow_partial, allow_moving_end
+        self._last = np.zeros((3, len(self.names)))  # position, velocity, acceleration given last
+        self._trajectory: _Trajectory | None = None
+
+    def reset(self, position: ArrayLike) -> None:
+        """Hold these positions [J]; forget any trajectory."""
+        self._last = np.zeros((3, len(self.names)))
+        self._last[0] = np.asarray(position, dtype=np.float64)
+        self._trajectory = None
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a trajectory (also one that has ended and whose last point is held)."""
+        return self._trajectory is not None
+
+    def take(
+        self,
+        now_ns: int,
+        stamp_ns: int,
+        names: Sequence[str],
+        times: Sequence[float] | Float,
+        position: ArrayLike,
+        velocity: ArrayLike | None = None,
+        acceleration: ArrayLike | None = None,
+    ) -> None:
+        """Accept a trajectory.
+
+        :param now_ns: the controller's time.
+        :param stamp_ns: when it starts; 0 means now.
+        :param names: its joints, in the order of the columns.
+        :param times: seconds from the start, [N].
+        :param position: [N, J]; ``velocity`` and ``acceleration`` likewise or None.
+        :raises Rejected: with the reason; the trajectory at hand then goes on.
+        """
+        seconds = np.asarray(times, dtype=np.float64)
+        columns = self._columns(names)
+        if not len(seconds):
+            raise Rejected("empty trajectory: it has no points")
+        if not np.isfinite(seconds).all() or seconds[0] < 0 or (np.diff(seconds) <= 0).any():
+            raise Rejected("times of points must be finite, not negative and strictly increasing")
+        values = {"positions": position, "velocities": velocity, "accelerations": acceleration}
+        parts = {name: self._part(name, data, (len(seconds), len(names))) for name, data in values.items()}
+        if parts["positions"] is None:
+            raise Rejected("points without positions")
+        if parts["accelerations"] is not None and parts["velocities"] is None:
+            raise Rejected("points with accelerations need velocities too")
+        speed = parts["velocities"]
+        if speed is not None and not self._allow_moving_end and np.abs(speed[-1]).max() > 1e-9:
+            raise Rejected(
+                f"velocity of the last point must be zero, not {np.abs(speed[-1]).max():.3g} rad/s "
+                "(allow_nonzero_velocity_at_trajectory_end is false)"
+            )
+        start = stamp_ns or now_ns
+        absolute = start + np.round(seconds * 1e9).astype(np.int64)
+        if absolute[-1] < now_ns:
+            raise Rejected(f"trajectory ended {(now_ns - absolute[-1]) / 1e9:.3f} s ago: all points are in the past")
+        self._last = self.sample(now_ns)
+        full = {name: None if part is None else self._all_joints(part, columns, name) for name, part in parts.items()}
+        before = 0 if absolute[0] <= now_ns else 1
+        if before:
+            absolute = np.concatenate([[now_ns], absolute])
+        rows = []
+        for index, name in enumerate(parts):
+            part = full[name]
+            rows.append(None if part is None else np.concatenate([self._last[index : index + 1][:before], part]))
+        assert rows[0] is not None
+        self._trajectory = _Trajectory(absolute, rows[0], rows[1], rows[2])
+
+    def _columns(self, names: Sequence[str]) -> list[int]:
+        if len(set(names)) != len(names):
+            raise Rejected("a joint is named twice")
+        unknown = [name for name in names if name not in self.names]
+        if unknown or not names:
+            raise Rejected(f"unknown joints {', '.join(unknown)}: known are {', '.join(self.names)}")
+        missing = [name for name in self.names if name not in names]
+        if missing and not self._allow_partial:
+            raise Rejected(f"joints {', '.join(missing)} are missing (allow_partial_joints_goal is false)")
+        return [self.names.index(name) for name in names]
+
+    @staticmethod
+    def _part(name: str, data: ArrayLike | None, shape: tuple[int, int]) -> Float | None:
+        if data is None:
+            return None
+        array = np.asarray(data, dtype=np.float64)
+        if array.shape != shape:
+            raise Rejected(f"{name} have shape {list(array.shape)}, but there are {shape[0]} points of {shape[1]} joints")
+        if not np.isfinite(array).all():
+            raise Rejected(f"{name} hold values that are not finite")
+        return array
+
+    def _all_joints(self, part: Float, columns: list[int], name: str) -> Float:
+        """A part for all joints; those that are left out hold their position."""
+        held = self._last[0] if name == "positions" else np.zeros(len(self.names))
+        result = np.repeat(held[None], len(part), axis=0)
+        result[:, columns] = part
+        return result
+
+    def sample(self, now_ns: int) -> Float:
+        """Wanted position, velocity and acceleration at a time, shape [3, J]."""
+        trajectory = self._trajectory
+        if trajectory is None:
+            return np.stack([self._last[0], np.zeros_like(self._last[0]), np.zeros_like(self._last[0])])
+        after = int(np.searchsorted(trajectory.times, now_ns, side="right"))
+        if after == 0:
+            return self._last
+        if after == len(trajectory.times):
+            rest = np.zeros_like(trajectory.position[-1])
+            velocity = rest if trajectory.velocity is None else trajectory.velocity[-1]
+            return np.stack([trajectory.position[-1], velocity if self._allow_moving_end else rest, rest])
+        return _between(trajectory, after - 1, now_ns)
+
+
+def _between(trajectory: _Trajectory, index: int, now_ns: int) -> Float:
+    """Position, velocity, acceleration between points ``index`` and ``index + 1``, by what both of them carry."""
+    length = (trajectory.times[index + 1] - trajectory.times[index]) * 1e-9
+    t = (now_ns - trajectory.times[index]) * 1e-9
+    p0, p1 = trajectory.position[index], trajectory.position[index + 1]
+    zero = np.zeros_like(p0)
+    if trajectory.velocity is None:
+        slope = (p1 - p0) / length
+        return np.stack([p0 + t * slope, slope, zero])
+    v0, v1 = trajectory.velocity[index], trajectory.velocity[index + 1]
+    d = p1 - p0
+    if trajectory.acceleration is None:
+        c2 = (3 * d - (2 * v0 + v1) * length) / length**2
+        c3 = (-2 * d + (v0 + v1) * length) / length**3
+        coefficients = [p0, v0, c2, c3, zero, zero]
+    else:
+        a0, a1 = trajectory.acceleration[index], trajectory.acceleration[index + 1]
+        c3 = (20 * d - (8 * v1 + 12 * v0) * length - (3 * a0 - a1) * length**2) / (2 * length**3)
+        c4 = (-30 * d + (14 * v1 + 16 * v0) * length + (3 * a0 - 2 * a1) * length**2) / (2 * length**4)
+        c5 = (12 * d - 6 * (v1 + v0) * length - (a0 - a1) * length**2) / (2 * length**5)
+        coefficients = [p0, v0, a0 / 2, c3, c4, c5]
+    powers = t ** np.arange(6)
+    position = sum(c * powers[i] for i, c in enumerate(coefficients))
+    velocity = sum(i * c * powers[i - 1] for i, c in enumerate(coefficients) if i)
+    acceleration = sum(i * (i - 1) * c * powers[i - 2] for i, c in enumerate(coefficients) if i > 1)
+    return np.stack([position, velocity, acceleration])
+
+
+class ForwardController:
+    """Passes commands on as forward_command_controller does: no limits, no timeout, a wrong length is an error."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+
+    def take(self, values: ArrayLike) -> Float:
+        """The commanded positions [J].
+
+        :raises Rejected: for a wrong number of values, or values that are not finite.
+        """
+        array = np.asarray(values, dtype=np.float64).reshape(-1)
+        if len(array) != len(self.names):
+            raise Rejected(f"{len(array)} commands for {len(self.names)} joints ({', '.join(self.names)})")
+        if not np.isfinite(array).all():
+            raise Rejected("commands hold values that are not finite")
+        return array
