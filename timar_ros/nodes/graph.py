@@ -61,6 +61,8 @@ class GraphOptions:
     audio_file: str = _option("", "file that the agent's audio is written to as it is played")
     record: str = _option("", "bag to record everything into; it must not exist yet")
     use_sim_time: bool = _option(False, "take time from /clock; set by itself for a source that is not in real time")
+    only: str = _option("", "start only these nodes of the graph (names with commas): the others run elsewhere")
+    without: str = _option("", "start all but these nodes (names with commas): they run elsewhere")
     params_file: str = _option("", "YAML file of node parameters; empty: config/timar.yaml")
 
 
@@ -135,13 +137,27 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     )
     if source := _source_executable(options):
         add(source, *_source_wiring(options), **_source_parameters(options, simulated))
-    return [_with_expectations(spec, specs, observers) for spec in specs]
+    return _chosen([_with_expectations(spec, specs, observers) for spec in specs], options)
 
 
 def recorder(path: str, namespace: str = "", params_file: str = "", **parameters: Any) -> NodeSpec:
     """The node that records the graph of a namespace into a new bag."""
     given = {"path": path, **parameters}
     return NodeSpec("recorder", _absolute(namespace), _parameter_file(params_file), given, tuple(TOPICS), ())
+
+
+def _chosen(specs: Sequence[NodeSpec], options: GraphOptions) -> list[NodeSpec]:
+    """The nodes that run on this machine; expectations were made for the whole graph."""
+    known = {spec.name for spec in specs}
+    only, without = (
+        {name.strip() for name in text.split(",") if name.strip()} for text in (options.only, options.without)
+    )
+    if unknown := (only | without) - known:
+        raise UserError(f"no node {', '.join(sorted(unknown))} in this graph: it has {', '.join(sorted(known))}")
+    chosen = [spec for spec in specs if (not only or spec.name in only) and spec.name not in without]
+    if not chosen:
+        raise UserError("`only` and `without` leave no node to start")
+    return chosen
 
 
 def _absolute(namespace: str) -> str:

@@ -60,11 +60,12 @@ class Parameter:
         return None if reason is None else f"'{self.name}' {reason}"
 
     def _type_fault(self, value: Any) -> str | None:
-        if type(value) is not type(self.default):
+        # A boolean is an integer to Python, and 1 is no answer to a yes-or-no question.
+        if not isinstance(value, type(self.default)) or isinstance(value, bool) != isinstance(self.default, bool):
             return f"must be a {_type_name(self.default)}, not {value!r}"
-        if isinstance(self.default, list):
+        if isinstance(value, list) and isinstance(self.default, list):
             example = self.default[0]
-            if any(type(item) is not type(example) for item in value):
+            if not all(isinstance(item, type(example)) for item in value):
                 return f"must be a list of {_type_name(example)}s, not {value!r}"
         return None
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -231,9 +231,12 @@ class Supervisor:
                 if number is not None:
                     child.process.send_signal(number)
 
-    def exit_codes(self) -> Mapping[str, int | None]:
-        """How the nodes ended; None for one that runs."""
-        return {name: child.process.poll() for name, child in self.children.items()}
+    def check_end(self) -> None:
+        """Raise NodeError if a node ended otherwise than with exit code 0, once they were told to."""
+        for name, child in self.children.items():
+            ended = child.how_it_ended()
+            if child.process.returncode != 0:
+                raise NodeError(name, ended or "did not end", child.tail)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,161 @@
+"""`timar demo`: the whole graph on a recorded conversation, with the simulated head; a bag, motion and a report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from timar_ros.nodes.demo_results import Results
+    from timar_ros.nodes.graph import GraphOptions
+    from timar_ros.nodes.observer import Seen
+
+SUMMARY = "run the whole ROS graph on the sample conversation (or your own) and write a bag and an HTML report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    own = parser.add_argument_group("your own recording")
+    own.add_argument("--recording", metavar="FILE", default="", help="stereo file: left the user, right the agent")
+    own.add_argument("--user", metavar="FILE", default="", help="the user's audio, instead of --recording")
+    own.add_argument("--agent", metavar="FILE", default="", help="the agent's audio, instead of --recording")
+    own.add_argument("--user-motion", metavar="NPZ", default="", help="the user's FLAME motion (exp, pose)")
+    parser.add_argument("--out", metavar="FOLDER", default="out/demo", help="folder for the results")
+    parser.add_argument("--speed", type=float, default=1.0, help="pace: 1 real time, 0 as fast as the machine allows")
+    parser.add_argument("--model", default="", help="model folder or file (default: the model that ships)")
+    parser.add_argument("--robot", default="timar_head", help="robot profile, a name or a YAML file")
+    parser.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="when motion is made")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling noise")
+    parser.add_argument("--namespace", default="", help="namespace of all nodes and topics")
+    parser.add_argument(
+        "--params-file", metavar="YAML", default="", help="node parameters (default: config/timar.yaml)"
+    )
+    parser.add_argument("--no-report", action="store_true", help="write no report.html")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when all went well, 1 when a node died, a turn was dropped or a limit violated, 2 for bad input."""
+    from timar_ros.errors import require
+
+    require("rclpy", "see docs/installation.md", "timar demo")
+
+    from timar_ros.nodes.demo_results import prepare
+    from timar_ros.nodes.playback import load_recording
+    from timar_ros.nodes.supervisor import NodeError, interruptible
+
+    options = _options(args)
+    out = Path(args.out)
+    seconds = load_recording(options.recording, options.user, options.agent, options.user_motion).seconds
+    prepare(out)
+    try:
+        with interruptible() as asked:
+            seen = _converse(options, out, seconds, asked.is_set)
+            if seen is None:
+                print("timar demo: interrupted; the nodes have been ended", file=sys.stderr)
+                return 130
+    except NodeError as error:
+        print(f"timar demo: node {error}; the last lines of its log ({out}/logs) were", file=sys.stderr)
+        print(*(f"  {line}" for line in error.tail), sep="\n", file=sys.stderr)
+        return 1
+    return _conclude(args, out, seconds, seen)
+
+
+def _options(args: argparse.Namespace) -> GraphOptions:
+    from timar_ros.nodes.graph import GraphOptions
+    from timar_ros.resources import share
+
+    own = bool(args.recording or args.user or args.agent)
+    return GraphOptions(
+        namespace=args.namespace,
+        source="recording",
+        recording=args.recording if own else str(share("samples", "conversation.flac")),
+        user=args.user,
+        agent=args.agent,
+        user_motion=args.user_motion if own else str(share("samples", "conversation_user.npz")),
+        speed=args.speed,
+        model=args.model,
+        device=args.device,
+        dtype=args.dtype,
+        mode=args.mode,
+        seed=args.seed,
+        robot=args.robot,
+        sim="builtin",
+        audio_file=str(Path(args.out) / "agent.wav"),
+        record=str(Path(args.out) / "bag"),
+        params_file=args.params_file,
+    )
+
+
+def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[], bool]) -> Seen | None:
+    """Run the graph to the end of the recording; None when told to stop."""
+    from timar_ros.cli.console import console, progress
+    from timar_ros.nodes.session import session
+
+    with session(options, out / "logs") as graph:
+        console.print(f"starting {len(graph.specs)} nodes on domain {os.environ['ROS_DOMAIN_ID']}")
+        with progress() as bar:
+            task = bar.add_task("starting", total=2 * len(graph.specs))
+            up = graph.supervisor.bring_up(stop=stop, on_progress=lambda _name, _done: bar.advance(task))
+        if not up:
+            return None
+        info = graph.observer.seen.info
+        if info is not None and not info.trained:
+            console.print(
+                f"[bold red]UNTRAINED[/]: the model '{info.model}' has random weights, its motion means nothing"
+            )
+        with progress() as bar:
+            task = bar.add_task("conversation [s]", total=round(seconds))
+            done = graph.run(lambda: bar.update(task, completed=int(graph.observer.seen.audio_seconds)), stop)
+        if not done:
+            return None
+        graph.supervisor.end()
+        graph.supervisor.check_end()
+        return graph.observer.seen
+
+
+def _conclude(args: argparse.Namespace, out: Path, seconds: float, seen: Seen) -> int:
+    """Write the results, print the summary; the exit code."""
+    from timar_ros.cli.console import console
+    from timar_ros.nodes.demo_results import conclude
+
+    results = conclude(out, seen, seconds, args.robot)
+    if not args.no_report:
+        from timar_ros.evaluation.report import write_report
+
+        write_report(out, out / "report.html")
+    console.print(_summary(results))
+    console.print(
+        f"written to {out}: bag, motion.npz, joints.csv, agent.wav{'' if args.no_report else ', report.html'}"
+    )
+    if not args.no_report:
+        console.print(f"report: {(out / 'report.html').resolve()}", soft_wrap=True)
+    if results.faults:
+        print(f"timar demo: {'; '.join(results.faults)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _summary(results: Results) -> Table:
+    from timar_ros.cli.console import table
+
+    rows = [
+        ("conversation", f"{results.seconds:.1f} s"),
+        ("model", results.model + ("" if results.trained else " (UNTRAINED)")),
+        ("turns", results.turns),
+        ("turns dropped", results.dropped),
+        ("samples lost", results.lost_samples),
+        ("latency p50", f"{results.latency_p50 * 1e3:.1f} ms"),
+        ("latency p95", f"{results.latency_p95 * 1e3:.1f} ms"),
+        ("latency max", f"{results.latency_max * 1e3:.1f} ms"),
+        ("real-time factor", f"{results.real_time_factor:.3f}"),
+        ("joint-limit violations", results.limit_violations),
+    ]
+    return table("timar demo", ("figure", "value"), rows)

@@ -1,0 +1,132 @@
+"""What a finished run leaves behind: motion.npz, joints.csv, run.json, and the figures of its summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from timar_ros.data.files import atomic_path
+from timar_ros.data.motion import write_motion
+from timar_ros.data.recording import Joints, load_recording
+from timar_ros.errors import UserError
+from timar_ros.evaluation import bag_metrics
+from timar_ros.nodes.observer import Seen
+from timar_ros.retarget.profile import load_profile
+from timar_ros.streaming.resampling import MOTION_RATE
+
+OWN = ("bag", "logs", "motion.npz", "joints.csv", "agent.wav", "run.json", "report.html")
+"""What a run writes into its folder, and removes from it when it runs again."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run in figures; ``run.json`` holds them by these names."""
+
+    seconds: float
+    """Length of the recording."""
+    turns: int
+    dropped: int
+    """Turns without motion."""
+    lost_samples: int
+    """Of both speakers, at 16 kHz."""
+    latency_p50: float
+    """From a turn's arrival at another process to its motion's [s]."""
+    latency_p95: float
+    latency_max: float
+    real_time_factor: float
+    """Mean latency over the length of a turn: what part of real time the answer takes."""
+    joint_states: int
+    limit_violations: int
+    """Measured joint positions and velocities beyond the robot's limits."""
+    model: str
+    trained: bool
+    robot: str
+    mode: str
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong, in words; empty for a clean run."""
+        found = []
+        if not self.turns:
+            found.append("no turn came")
+        if self.dropped:
+            found.append(f"{self.dropped} of {self.turns} turns got no motion")
+        if self.lost_samples:
+            found.append(f"{self.lost_samples} samples were lost")
+        if self.limit_violations:
+            found.append(f"{self.limit_violations} joint-limit violations")
+        return found
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder, and remove what an earlier run left in it.
+
+    :raises UserError: when it holds anything else, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(path.name for path in folder.iterdir() if path.name.lstrip(".").split(".part")[0] not in OWN)
+        if foreign:
+            raise UserError(f"{folder} holds other files ({', '.join(foreign[:3])}): give another --out")
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def conclude(folder: Path, seen: Seen, seconds: float, robot: str) -> Results:
+    """Write motion.npz, joints.csv and run.json into the folder of a finished run with its bag.
+
+    :param seconds: length of the recording.
+    """
+    frames = seen.frames()[: int(seconds * MOTION_RATE + 1e-9)]
+    write_motion(folder / "motion.npz", frames, MOTION_RATE)
+    recording = load_recording(folder / "bag")
+    if recording.joints is not None:
+        write_joints(folder / "joints.csv", recording.joints)
+    measured = bag_metrics.measure(recording, load_profile(robot)).get("robot", {})
+    latency = np.array([*seen.latency.values()]) if seen.latency else np.array([np.nan])
+    info = seen.info
+    results = Results(
+        seconds=round(seconds, 3),
+        turns=max(seen.turns, default=-1) + 1,
+        dropped=len(seen.unanswered()),
+        lost_samples=seen.lost_user + seen.lost_agent,
+        latency_p50=float(np.percentile(latency, 50)),
+        latency_p95=float(np.percentile(latency, 95)),
+        latency_max=float(latency.max()),
+        real_time_factor=float(latency.mean()) / (info.turn_duration if info is not None else 1.0),
+        joint_states=0 if recording.joints is None else len(recording.joints.time),
+        limit_violations=int(measured.get("limit_violations", 0) + measured.get("speed_violations", 0)),
+        model=info.model if info is not None else "",
+        trained=bool(info is not None and info.trained),
+        robot=robot,
+        mode=info.mode if info is not None else "",
+    )
+    with atomic_path(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def write_joints(path: Path, joints: Joints) -> None:
+    """Measured joints as `timar retarget` writes them: time, then position, velocity, acceleration by joint."""
+    acceleration = (
+        np.gradient(joints.velocity, joints.time, axis=0) if len(joints.time) > 1 else np.zeros_like(joints.velocity)
+    )
+    header = ["time"]
+    for name in joints.names:
+        header += [f"{name}/position", f"{name}/velocity", f"{name}/acceleration"]
+    rows = np.stack([joints.position, joints.velocity, acceleration], axis=2).reshape(len(joints.time), -1)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for moment, row in zip(joints.time, rows, strict=True):
+            writer.writerow([f"{moment:.6f}", *(f"{value:.9g}" for value in row)])
