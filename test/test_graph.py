@@ -1,0 +1,139 @@
+"""The one description of the graph: wiring, order, expectations, and that its parameters exist."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from timar_ros.errors import UserError
+from timar_ros.nodes.graph import TOPICS, GraphOptions, describe, option, recorder
+
+RECORDING = {"source": "recording", "recording": "talk.flac", "user_motion": "user.npz"}
+WHOLE = GraphOptions(**RECORDING, sim="builtin", record="bag")
+
+
+def by_name(specs):
+    return {spec.name: spec for spec in specs}
+
+
+def test_consumers_come_up_before_producers():
+    seen: set[str] = set()
+    for spec in describe(WHOLE):
+        # joint_states go round (the simulator is told what to do, and tells where it is), stream_info is latched.
+        late = [topic for topic in spec.inputs if topic in seen - {"joint_states", "stream_info"}]
+        assert not late, f"{spec.name} comes up after the source of {late}"
+        seen |= set(spec.outputs)
+
+
+def test_every_topic_has_one_producer_and_somebody_to_hear_it():
+    specs = describe(WHOLE)
+    for topic in TOPICS:
+        assert sum(topic in spec.outputs for spec in specs) == 1, topic
+        assert any(topic in spec.inputs for spec in specs), topic
+
+
+def test_activation_expects_everybody_who_listens():
+    expected = by_name(describe(WHOLE, observers=("turns",)))["turn_segmenter"].parameters["expected_subscribers"]
+    assert expected == ["turns=3"]  # inference, recorder, observer
+
+
+def test_a_recording_in_real_time_runs_by_the_wall_and_at_any_other_pace_by_its_own_clock():
+    for speed, simulated in ((1.0, False), (4.0, True), (0.0, True)):
+        specs = by_name(describe(GraphOptions(**RECORDING, speed=speed)))
+        source = specs.pop("audio_source")
+        assert source.parameters["publish_clock"] is simulated
+        assert source.parameters["use_sim_time"] is False
+        assert {spec.parameters["use_sim_time"] for spec in specs.values()} == {simulated}
+
+
+def test_at_speed_0_the_source_hears_the_answers():
+    source = by_name(describe(GraphOptions(**RECORDING, speed=0.0)))["audio_source"]
+    assert "agent/motion" in source.inputs
+
+
+def test_anticipatory_mode_reaches_all_who_must_know():
+    specs = by_name(describe(GraphOptions(**RECORDING, mode="anticipatory")))
+    assert specs["turn_segmenter"].parameters["mode"] == specs["timar_inference"].parameters["mode"] == "anticipatory"
+    assert specs["audio_source"].parameters["agent_lead"] > 1.0
+
+
+def test_namespaces_are_absolute_however_they_are_written():
+    for given, full in (("", "/audio_sink"), ("a", "/a/audio_sink"), ("/a/b/", "/a/b/audio_sink")):
+        assert by_name(describe(GraphOptions(namespace=given)))["audio_sink"].full_name == full
+
+
+def test_only_and_without_split_the_graph_but_not_its_expectations():
+    whole = by_name(describe(WHOLE))
+    here = describe(GraphOptions(**RECORDING, sim="builtin", record="bag", without="timar_inference, recorder"))
+    there = describe(GraphOptions(**RECORDING, sim="builtin", record="bag", only="timar_inference,recorder"))
+    assert {s.name for s in here} | {s.name for s in there} == set(whole)
+    assert not {s.name for s in here} & {s.name for s in there}
+    assert all(spec == whole[spec.name] for spec in (*here, *there))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"source": "radio"}, "source"),
+        ({"source": "recording"}, "recording"),
+        ({"source": "recording", "user": "u.wav"}, "agent"),
+        ({"source": "bag"}, "bag"),
+        ({"speed": -1.0}, "speed"),
+        ({"mode": "maybe"}, "mode"),
+        ({"params_file": "/no/such.yaml"}, "/no/such.yaml"),
+        ({"only": "nobody"}, "nobody"),
+        ({"without": "retarget,audio_sink,turn_segmenter,timar_inference"}, "no node"),
+    ],
+)
+def test_contradictions_are_refused_in_one_line(options, named):
+    with pytest.raises(UserError, match=named) as caught:
+        describe(GraphOptions(**options))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_option_is_explained():
+    for item in fields(GraphOptions):
+        assert item.metadata["help"], item.name
+        assert option(item.name) is not None
+
+
+def test_a_recorder_alone_takes_everything():
+    spec = recorder("bag", "robot1", storage="mcap")
+    assert (spec.full_name, set(spec.inputs), spec.parameters["path"]) == ("/robot1/recorder", set(TOPICS), "bag")
+
+
+def test_every_parameter_that_the_graph_sets_exists_and_is_accepted():
+    pytest.importorskip("rclpy")
+    from timar_ros.nodes.endpoints import COMMON
+    from timar_ros.nodes.reference import node_class
+
+    for options in (
+        WHOLE,
+        GraphOptions(source="microphone"),
+        GraphOptions(source="bag", bag="b"),
+        GraphOptions(**RECORDING, mode="anticipatory", speed=0.0, model="m", speech="s", audio_file="a.wav"),
+    ):
+        for spec in describe(options):
+            table = {p.name: p for p in (*node_class(spec.executable).PARAMETERS, *COMMON)}
+            for name, value in spec.parameters.items():
+                if name != "use_sim_time":
+                    assert name in table, f"{spec.name} has no parameter {name}"
+                    assert table[name].fault(value) is None
+
+
+def test_the_parameter_file_holds_every_parameter_at_its_default(repository):
+    pytest.importorskip("rclpy")
+    from timar_ros.nodes.reference import as_yaml
+
+    written = (repository / "config" / "timar.yaml").read_text()
+    assert written == as_yaml(), "write it anew: python -m timar_ros.nodes.reference yaml > config/timar.yaml"
+
+
+def test_the_documentation_has_every_nodes_parameters(repository):
+    pytest.importorskip("rclpy")
+    from timar_ros.nodes.reference import NODES, as_markdown
+
+    text = (repository / "docs" / "nodes.md").read_text()
+    for name in NODES:
+        assert as_markdown(name) in text, f"write {name}'s table anew: python -m timar_ros.nodes.reference markdown"
