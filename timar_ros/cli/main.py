@@ -17,6 +17,15 @@ from timar_ros.errors import UserError
 HELPERS = {"main", "console"}
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something: not None, not False, not the empty string."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def subcommands() -> list[str]:
     """Names of the subcommands, in alphabetical order."""
     return sorted(m.name for m in pkgutil.iter_modules(timar_ros.cli.__path__) if m.name not in HELPERS)
@@ -37,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=module.SUMMARY,
             description=module.SUMMARY,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
