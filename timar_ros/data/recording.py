@@ -127,6 +127,39 @@ def load_recording(path: str | Path) -> Recording:
         return _Loader(bag, bag_path).load()
 
 
+def recording_of_motion(
+    motion: str | Path,
+    user: str | Path | None = None,
+    agent: str | Path | None = None,
+    user_motion: str | Path | None = None,
+) -> Recording:
+    """A recording made of files, as `timar generate` takes and writes them.
+
+    :param motion: the agent's motion (.npz in DualTalk's layout or .npy).
+    :raises UserError: when a file cannot be read.
+    """
+    from timar_ros.data.audio import read_audio
+    from timar_ros.data.motion import read_motion
+
+    def track(path: str | Path) -> Motion:
+        frames = read_motion(path)
+        return Motion(np.arange(len(frames)) / MOTION_RATE, frames, np.full(len(frames), 255, np.uint8))
+
+    made = track(motion)
+    return Recording(
+        name=Path(motion).stem,
+        path=Path(motion),
+        origin_ns=0,
+        seconds=len(made.frames) / MOTION_RATE,
+        playback_delay=0.0,
+        info={},
+        user_audio=None if user is None else read_audio(user),
+        agent_audio=None if agent is None else read_audio(agent),
+        user_motion=None if user_motion is None else track(user_motion),
+        agent_motion=made,
+    )
+
+
 class _Loader:
     def __init__(self, bag: BagReader, path: Path) -> None:
         self.bag = bag
@@ -220,7 +253,7 @@ class _Loader:
                 rate = int(message.sample_rate)
                 self.turn_audio.append((stamp, rate, message.user_speech, message.agent_speech))
         elif short == "stream_info":
-            fields = [f.name for f in dataclasses.fields(message) if f.name != "header"]
+            fields = [f.name for f in dataclasses.fields(message) if f.name != "header" and not f.name.startswith("_")]
             self.info = {name: _plain(getattr(message, name)) for name in fields}
         elif short == "joint_states":
             stamp = bag_messages.stamp_ns(message.header.stamp) or arrived

@@ -55,7 +55,8 @@ def lip_offset(
     level = np.maximum(loudness(audio, rate, fps), -60.0)
     count = min(len(level), len(jaw))
     span = round(most * fps)
-    lags = np.arange(-span, span + 1) / fps
+    # A frame's level stands for its middle, a frame of motion for its beginning: half a frame between them.
+    lags = (np.arange(-span, span + 1) - 0.5) / fps
     nothing = float("nan"), float("nan"), lags, np.full(len(lags), np.nan)
     if speaking is None:
         speaking = voice_activity(audio)

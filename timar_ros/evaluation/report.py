@@ -71,10 +71,7 @@ class _Page:
         self.flame_model = flame_model
         self.title = title or f"Conversation {self.first.name}"
         self.block = Block()
-        self.results = [
-            bag_metrics.measure(run, self.profile, truth if run is self.first or truth is None else truth)
-            for run in runs
-        ]
+        self.results = [bag_metrics.measure(run, self.profile, truth) for run in runs]
 
     def html(self) -> str:
         """The page's text."""
