@@ -8,13 +8,13 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from scipy.spatial.transform import Rotation
 
+from timar_ros.data.foreign_frames import FrameTree
 from timar_ros.data.foreign_head import OPTICAL_AXES, head_frame
 from timar_ros.errors import UserError
 from timar_ros.msg import FlameMotion
 from timar_ros.nodes import messages, qos
 from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.foreign import ForeignTopic
-from timar_ros.nodes.frames import FrameTree
 
 
 def _quaternion_fault(value: list[float]) -> str | None:
