@@ -54,7 +54,8 @@ def resolve_model(
             f"{', '.join([*shipped_models(), 'random-mini'])} or random-large"
         )
     config = TimarConfig.of_size(random[1])
-    model = create_timar(config, seed=int(random[2] or 0))
+    # Not the zeros that training starts from: a demonstration is to show that everything moves.
+    model = create_timar(config, seed=int(random[2] or 0), zero_head=False)
     target = pick_device(device)
     return model.to(target, pick_dtype(dtype, target, config))
 
