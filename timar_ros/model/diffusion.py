@@ -74,14 +74,12 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """Step indices ``[n]`` to ``[n, width]``."""
+    def forward(self, steps: Tensor, dtype: torch.dtype) -> Tensor:
+        """Step indices ``[n]`` to ``[n, width]``, computed in ``dtype``."""
         index = torch.arange(_FREQUENCIES, device=steps.device, dtype=torch.float32)
         angles = steps.float().unsqueeze(-1) * torch.exp(-math.log(10000) * index / _FREQUENCIES)
         features = torch.cat((angles.cos(), angles.sin()), dim=-1)
-        first = self.mlp[0]
-        assert isinstance(first, nn.Linear)
-        out: Tensor = self.mlp(features.to(first.weight.dtype))
+        out: Tensor = self.mlp(features.to(dtype))
         return out
 
 
@@ -142,7 +140,7 @@ class DenoisingMLP(nn.Module):
 
     def forward(self, x: Tensor, steps: Tensor, cond: Tensor) -> Tensor:
         """``x [n, 56]``, original step indices ``steps [n]``, ``cond [n, D]`` to ``[n, 112]``."""
-        return self.denoise(x, self.modulations(self.time_embed(steps) + self.cond_embed(cond)))
+        return self.denoise(x, self.modulations(self.time_embed(steps, cond.dtype) + self.cond_embed(cond)))
 
 
 class DiffusionHead(nn.Module):
@@ -207,7 +205,7 @@ class DiffusionHead(nn.Module):
             group, offset = divmod(position, _STEPS_AT_ONCE)
             if offset == 0:  # what a group of steps needs of the conditioning, in one pass over those weights
                 several = steps[group * _STEPS_AT_ONCE :][:_STEPS_AT_ONCE]
-                modulations = self.net.modulations(self.net.time_embed(several).unsqueeze(1) + embedded)
+                modulations = self.net.modulations(self.net.time_embed(several, both.dtype).unsqueeze(1) + embedded)
             doubled = x if unconditional is None else torch.cat((x, x))
             return self.net.denoise(doubled.to(both.dtype), [each[offset] for each in modulations])
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
+from timar_ros.model.packing import packed
 from timar_ros.model.tokens import agent_motion_slice
 from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn, Window
 from timar_ros.streaming.engine_cached import CachedEngine
@@ -110,13 +111,14 @@ class ConversationBatch:
         engine: str = "cached",
         **options: Any,
     ) -> None:
-        self.model = model.eval()
+        model.eval()
         self.options = ConversationOptions(**options)
         self.options.check(model)
         config = model.config
         seconds = config.context_seconds if self.options.context_seconds is None else self.options.context_seconds
         window = Window(round(seconds / config.turn_seconds), self.options.context_policy, self.options.kept_turns)
         self.engine = make_engine(engine, model, window, conversations)
+        self.model = self.engine.model
         if seed is None:
             seed = secrets.randbits(62)
         self.seeds = [seed] * conversations if isinstance(seed, int) else list(seed)
@@ -337,7 +339,9 @@ def make_engine(name: str, model: Timar, window: Window, conversations: int) -> 
     if name not in ("cached", "oracle"):
         raise UserError(f"engine = '{name}': use cached or oracle")
     if name == "cached" and CachedEngine.serves(model):
-        return CachedEngine(model, window, conversations)
+        fast = packed(model) if model.device.type == "cpu" else model
+        assert isinstance(fast, Timar)
+        return CachedEngine(fast, window, conversations)
     return FullWindow(model, window, conversations)
 
 

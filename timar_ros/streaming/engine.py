@@ -56,6 +56,7 @@ class Engine(Protocol):
 
     histories: list[deque[HistoryTurn]]
     window: Window
+    model: Timar
 
     def condition(self, rows: Sequence[int], tokens: Tensor, masked: Tensor) -> Tensor:
         """Conditioning ``[A, G, F, D]`` of the agent's frames in the current turns of A conversations.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from timar_ros.model import Timar
-from timar_ros.model.attention import Attention, Block
+from timar_ros.model.attention import Block
 from timar_ros.model.tokens import agent_motion_slice
 from timar_ros.streaming.engine import HistoryTurn, Window
 
@@ -111,9 +111,8 @@ class CachedEngine:
             x = x + block.attn.merge(attended)
             x = x + block.mlp(block.norm2(x))
         block = self.blocks[-1]
-        normed = block.norm1(x)
-        q = _queries(block.attn, normed[:, self.frames])
-        attended = attend(len(self.blocks) - 1, q, *_keys(block.attn, normed))
+        q, k, v = block.attn.project(block.norm1(x))
+        attended = attend(len(self.blocks) - 1, q[:, :, self.frames], k, v)
         x = x[:, self.frames] + block.attn.merge(attended)
         x = model.encoder_norm(x + block.mlp(block.norm2(x)))
         z: Tensor = x + model.diffusion_pos_embed_learned[0, columns[:, self.frames]]
@@ -131,17 +130,15 @@ class CachedEngine:
         chosen = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
         for layer, block in enumerate(self.blocks):
             keys, values = self.cache[layer]
-            normed = block.norm1(x)
+            q, keys[chosen, :, place], values[chosen, :, place] = block.attn.project(block.norm1(x))
             if layer == len(self.blocks) - 1:
-                keys[chosen, :, place], values[chosen, :, place] = _keys(block.attn, normed)
                 break
-            q, keys[chosen, :, place], values[chosen, :, place] = block.attn.project(normed)
             past_keys, past_values = keys[chosen, :, : end * size], values[chosen, :, : end * size]
             attended = []
             for turn in range(start, end):
                 seen = slice(0, (turn + 1) * size)
                 own = q[:, :, (turn - start) * size :][:, :, :size]
-                attended.append(F.scaled_dot_product_attention(own, past_keys[:, :, seen], past_values[:, :, seen]))
+                attended.append(_attention(own, past_keys[:, :, seen], past_values[:, :, seen]))
             x = x + block.attn.merge(torch.cat(attended, dim=2))
             x = x + block.mlp(block.norm2(x))
         for row in rows:
@@ -171,7 +168,7 @@ class _AttendOwnLength(_Attend):
             for each in reversed(range(index * self.branches, (index + 1) * self.branches)):
                 keys[row, :, place], values[row, :, place] = k[each], v[each]
                 past = keys[row : row + 1, :, : place.stop], values[row : row + 1, :, : place.stop]
-                attended.insert(0, F.scaled_dot_product_attention(q[each : each + 1], *past))
+                attended.insert(0, _attention(q[each : each + 1], *past))
             out += attended
         return out[0] if len(out) == 1 else torch.cat(out)
 
@@ -198,16 +195,8 @@ class _AttendPadded(_Attend):
         return attended[0] if self.branches == 1 else torch.stack(attended, 1).flatten(0, 1)
 
 
-def _queries(attn: Attention, x: Tensor) -> Tensor:
-    """Queries ``[B, heads, T, head width]`` alone, of ``x [B, T, width]``."""
-    width = x.shape[-1]
-    q = F.linear(x, attn.qkv.weight[:width], attn.qkv.bias[:width])
-    return q.view(*x.shape[:2], attn.heads, -1).transpose(1, 2)
-
-
-def _keys(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values ``[B, heads, T, head width]`` alone, of ``x [B, T, width]``."""
-    width = x.shape[-1]
-    both = F.linear(x, attn.qkv.weight[width:], attn.qkv.bias[width:])
-    k, v = both.view(*x.shape[:2], 2, attn.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    return k, v
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention without a mask. In bf16 on a processor two plain products are faster than PyTorch's fused kernel."""
+    if q.dtype == torch.float32 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
