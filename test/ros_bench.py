@@ -11,7 +11,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which a thing that should happen is held to be broken; nothing is decided by it otherwise."""
 
 

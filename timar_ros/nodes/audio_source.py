@@ -22,6 +22,7 @@ from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, ru
 from timar_ros.nodes.messages import audio_message, motion_messages, to_stamp
 from timar_ros.nodes.microphone import MicrophoneFeed
 from timar_ros.nodes.playback import Recording, Step, load_recording, steps
+from timar_ros.streaming.resampling import audio_context
 
 TAIL_SPEED = 5.0
 """Pace of the simulated clock after the end when the recording went as fast as it was taken."""
@@ -66,9 +67,10 @@ class AudioSource(ManagedNode):
             return
         self.recording: Recording = load_recording(*map(self.value, ("recording", "user", "agent", "user_motion")))
         self._speed = float(self.value("speed"))
+        self._simulated = bool(self.get_parameter("use_sim_time").value)
         if self._speed != 1.0 and not self.value("publish_clock"):
             raise UserError("a 'speed' other than 1 needs 'publish_clock', and 'use_sim_time' in the other nodes")
-        if self.value("publish_clock") and self.get_parameter("use_sim_time").value:
+        if self.value("publish_clock") and self._simulated:
             raise UserError("the node that publishes /clock cannot itself run with 'use_sim_time'")
         self._audio = {role: self.publish_on(AudioChunk, f"{role}/audio", qos.audio()) for role in ("user", "agent")}
         self._motion = self.publish_on(FlameMotion, "user/motion", qos.motion())
@@ -148,7 +150,7 @@ class AudioSource(ManagedNode):
         begun = time.monotonic() + lead
         self._tick(origin_ns, -lead)
         for step in steps(self.recording, float(self.value("chunk")), lead):
-            if not self._wait(begun, step.seconds):
+            if not self._wait(origin_ns, begun, step.seconds):
                 return
             self._tick(origin_ns, step.seconds)
             self._publish(origin_ns, step)
@@ -157,13 +159,14 @@ class AudioSource(ManagedNode):
         self.get_logger().info(f"finished: {self.recording.seconds:.1f} s played")
         self._play_tail(origin_ns)
 
-    def _wait(self, begun: float, seconds: float) -> bool:
+    def _wait(self, origin_ns: int, begun: float, seconds: float) -> bool:
         """Until the conversation's time is ``seconds``; False when told to stop."""
         if self._speed > 0.0:
-            ahead = begun + seconds / self._speed - time.monotonic()
+            while (ahead := self._ahead(origin_ns, begun, seconds)) > 0.0 and not self._quit.wait(ahead):
+                pass
             if ahead < -0.1:
                 self.statistics.count("chunks late")
-            return not (self._quit.wait(ahead) if ahead > 0.0 else self._quit.is_set())
+            return not self._quit.is_set()
         with self._progress:
             allowed = self._progress.wait_for(
                 lambda: self._quit.is_set() or seconds <= self._limit(), float(self.value("acknowledge_timeout"))
@@ -173,8 +176,18 @@ class AudioSource(ManagedNode):
                 self._acknowledged += 1
         return not self._quit.is_set()
 
+    def _ahead(self, origin_ns: int, begun: float, seconds: float) -> float:
+        """How long it is until the conversation's time is ``seconds`` [s]."""
+        if not self._simulated:
+            return begun + seconds / self._speed - time.monotonic()
+        # Somebody else's clock: it can be looked at, but not slept by.
+        return min((origin_ns - self.now_ns()) * 1e-9 + seconds, 0.005)
+
     def _limit(self) -> float:
-        return (self._acknowledged + int(self.value("turns_ahead"))) * self._turn_duration + 1e-9
+        # A turn is over with its first sample beyond it, and with what resampling needs.
+        rates = (self.recording.user_rate, self.recording.agent_rate)
+        beyond = float(self.value("chunk")) + max(audio_context(rate) / rate for rate in rates)
+        return (self._acknowledged + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
 
     def _tick(self, origin_ns: int, seconds: float) -> None:
         if self._ticks is not None:

@@ -12,10 +12,14 @@ from typing import Any
 
 from timar_ros.errors import UserError
 from timar_ros.resources import share
+from timar_ros.retarget.profile import load_profile
 
 PACKAGE = "timar_ros"
 SOURCES = ("recording", "bag", "microphone", "topics")
 SIMULATORS = ("builtin", "gazebo", "mock", "none")
+
+ELSEWHERE = 600.0
+"""How long activation waits for nodes that somebody must start on another machine [s]."""
 
 TOPICS = {
     "user/audio": "timar_ros/msg/AudioChunk",
@@ -49,6 +53,8 @@ class GraphOptions:
     agent: str = _option("", "source recording: the agent's audio file, instead of `recording`")
     user_motion: str = _option("", "source recording: the user's tracked FLAME motion (.npz)")
     bag: str = _option("", "source bag: folder or file of the bag to play")
+    microphone: str = _option("default", "source microphone: its name or number (`timar audio devices`)")
+    speaker: str = _option("", "sound device that the agent's audio is played on; empty: none")
     speed: float = _option(1.0, "pace of a recording or bag: 1 real time, 0 as fast as turns are answered")
     model: str = _option("", "model folder or file; empty: the model that ships")
     speech: str = _option("", "speech encoder, where the model does not name one")
@@ -58,6 +64,7 @@ class GraphOptions:
     seed: int = _option(0, "what the sampling noise comes from, with the turn's number")
     robot: str = _option("timar_head", "robot profile: a name (`timar robots list`) or a YAML file")
     sim: str = _option("none", "what moves the head: the built-in simulator, Gazebo, ros2_control's mock", SIMULATORS)
+    command_topic: str = _option("", "topic of the robot's controller, `profile`: its profile's; empty: as `sim` needs")
     audio_file: str = _option("", "file that the agent's audio is written to as it is played")
     record: str = _option("", "bag to record everything into; it must not exist yet")
     use_sim_time: bool = _option(False, "take time from /clock; set by itself for a source that is not in real time")
@@ -76,6 +83,7 @@ class NodeSpec:
     parameters: dict[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    remappings: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -102,20 +110,40 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     _check(options)
     namespace, file = _absolute(options.namespace), _parameter_file(options.params_file)
     paced = options.source in ("recording", "bag")
-    simulated = options.use_sim_time or (paced and (options.speed != 1.0 or options.source == "bag"))
+    ticking = _source_ticks(options)
     specs = []
 
-    def add(executable: str, inputs: Sequence[str], outputs: Sequence[str], **parameters: Any) -> None:
+    def add(
+        executable: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        remappings: dict[str, str] | None = None,
+        **parameters: Any,
+    ) -> None:
         given = {name: value for name, value in parameters.items() if value is not None}
-        given["use_sim_time"] = simulated and executable != _source_executable(options)
-        specs.append(NodeSpec(executable, namespace, file, given, tuple(inputs), tuple(outputs)))
+        is_clock = ticking and executable == _source_executable(options)
+        given["use_sim_time"] = (ticking or _foreign_clock(options)) and not is_clock
+        specs.append(NodeSpec(executable, namespace, file, given, tuple(inputs), tuple(outputs), remappings or {}))
 
     if options.record:
-        specs.append(recorder(options.record, options.namespace, file, use_sim_time=simulated))
+        specs.append(recorder(options.record, options.namespace, file, use_sim_time=ticking or _foreign_clock(options)))
     if options.sim == "builtin":
         add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot)
-    add("audio_sink", ["agent/audio", "stream_info"], ["agent/audio_out"], file=options.audio_file or None)
-    add("retarget", ["agent/motion", "stream_info", "joint_states"], ["joint_trajectory"], robot=options.robot)
+    add(
+        "audio_sink",
+        ["agent/audio", "stream_info"],
+        ["agent/audio_out"],
+        file=options.audio_file or None,
+        device=options.speaker or None,
+    )
+    commands = _command_remapping(options)
+    add(
+        "retarget",
+        ["agent/motion", "stream_info", "joint_states"],
+        [] if commands else ["joint_trajectory"],
+        commands,
+        robot=options.robot,
+    )
     add(
         "timar_inference",
         ["turns"],
@@ -136,7 +164,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         max_lateness=0.5 if paced else None,
     )
     if source := _source_executable(options):
-        add(source, *_source_wiring(options), **_source_parameters(options, simulated))
+        add(source, *_source_wiring(options), **_source_parameters(options))
     return _chosen([_with_expectations(spec, specs, observers) for spec in specs], options)
 
 
@@ -157,7 +185,10 @@ def _chosen(specs: Sequence[NodeSpec], options: GraphOptions) -> list[NodeSpec]:
     chosen = [spec for spec in specs if (not only or spec.name in only) and spec.name not in without]
     if not chosen:
         raise UserError("`only` and `without` leave no node to start")
-    return chosen
+    if len(chosen) == len(specs):
+        return chosen
+    patient = {"expected_subscribers_timeout": ELSEWHERE}
+    return [replace(spec, parameters={**spec.parameters, **patient}) for spec in chosen]
 
 
 def _absolute(namespace: str) -> str:
@@ -182,6 +213,30 @@ def _check(options: GraphOptions) -> None:
         raise UserError("source 'bag' needs `bag`")
     if options.speed < 0.0:
         raise UserError(f"speed is {options.speed}: 1 is real time, 0 as fast as possible")
+    if _source_ticks(options) and _foreign_clock(options):
+        raise UserError("the source and somebody else would both publish /clock: play it at speed 1, or do without")
+
+
+def _source_ticks(options: GraphOptions) -> bool:
+    """Whether the source publishes /clock: its time is not the wall's."""
+    return options.source == "bag" or (options.source == "recording" and options.speed != 1.0)
+
+
+def _foreign_clock(options: GraphOptions) -> bool:
+    """Whether somebody outside the graph publishes /clock."""
+    return options.use_sim_time or options.sim == "gazebo"
+
+
+def _command_remapping(options: GraphOptions) -> dict[str, str]:
+    """From the name of the command topic to that of the robot's controller."""
+    wanted = options.command_topic or ("profile" if options.sim in ("gazebo", "mock") else "")
+    if not wanted:
+        return {}
+    profile = load_profile(options.robot)
+    if wanted == "profile":
+        wanted = profile.command_topic
+    own = {"trajectory": "joint_trajectory", "forward": "commands", "pose": "head_pose"}[profile.output]
+    return {own: wanted} if wanted and wanted != own else {}
 
 
 def _source_executable(options: GraphOptions) -> str | None:
@@ -191,17 +246,17 @@ def _source_executable(options: GraphOptions) -> str | None:
 def _source_wiring(options: GraphOptions) -> tuple[list[str], list[str]]:
     # At speed 0 the source waits for each turn's motion.
     inputs = ["agent/motion", "stream_info"] if options.speed == 0.0 else []
-    outputs = ["user/audio", "agent/audio"]
+    outputs = ["user/audio"] if options.source == "microphone" else ["user/audio", "agent/audio"]
     if options.source == "bag" or options.user_motion:
         outputs.append("user/motion")
     return inputs, outputs
 
 
-def _source_parameters(options: GraphOptions, simulated: bool) -> dict[str, Any]:
+def _source_parameters(options: GraphOptions) -> dict[str, Any]:
     if options.source == "bag":
         return {"path": options.bag, "rate": options.speed}
     if options.source == "microphone":
-        return {"device": "default"}
+        return {"device": options.microphone}
     ahead = options.mode == "anticipatory"
     return {
         "recording": options.recording or None,
@@ -209,7 +264,7 @@ def _source_parameters(options: GraphOptions, simulated: bool) -> dict[str, Any]
         "agent": options.agent or None,
         "user_motion": options.user_motion or None,
         "speed": options.speed,
-        "publish_clock": simulated,
+        "publish_clock": _source_ticks(options),
         # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
         "agent_lead": 1.2 if ahead else None,
         "turns_ahead": 0 if ahead else None,

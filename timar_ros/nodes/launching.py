@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, Shutdown
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessStart
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
@@ -92,14 +92,20 @@ def start(specs: Sequence[NodeSpec], keep_going: bool = False) -> list[LaunchDes
 
 def _node(spec: NodeSpec, keep_going: bool) -> LifecycleNode:
     reason = f"{spec.full_name} has ended"
+
+    def ended(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        # When all are ended, each node's end is no news.
+        return [] if context.is_shutdown else _give_up(reason, keep_going)
+
     return LifecycleNode(
         package=PACKAGE,
         executable=spec.executable,
         name=spec.name,
         namespace=spec.namespace,
         parameters=[spec.params_file, spec.parameters],
+        remappings=list(spec.remappings.items()),
         output="both",
-        on_exit=[LogInfo(msg=reason)] if keep_going else [Shutdown(reason=reason)],
+        on_exit=[OpaqueFunction(function=ended)],
     )
 
 
@@ -121,5 +127,12 @@ def _on(
 
 
 def _failed(spec: NodeSpec, what: str, keep_going: bool) -> list[LaunchDescriptionEntity]:
-    reason = f"{spec.full_name} could not {what}: its log line says why"
-    return [LogInfo(msg=reason)] if keep_going else [LogInfo(msg=reason), Shutdown(reason=reason)]
+    return _give_up(f"{spec.full_name} could not {what}: its log line says why", keep_going)
+
+
+def _give_up(reason: str, keep_going: bool) -> list[LaunchDescriptionEntity]:
+    def fail(_context: LaunchContext) -> None:
+        # An exception ends the launch with exit code 1 and this line; the action Shutdown would end it with 0.
+        raise RuntimeError(reason)
+
+    return [LogInfo(msg=reason)] if keep_going else [OpaqueFunction(function=fail)]

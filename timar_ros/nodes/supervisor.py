@@ -103,7 +103,8 @@ class Child:
 
 def command(spec: NodeSpec, parameters: Path) -> list[str]:
     """The command line of a node's process."""
-    arguments = ["-r", f"__ns:={spec.namespace}", "-r", f"__node:={spec.name}"]
+    rules = {"__ns": spec.namespace, "__node": spec.name, **spec.remappings}
+    arguments = [part for old, new in rules.items() for part in ("-r", f"{old}:={new}")]
     files = ["--params-file", spec.params_file, "--params-file", str(parameters)]
     return [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args", *arguments, *files]
 
