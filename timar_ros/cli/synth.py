@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> int:
     """Make the set with a progress bar; say what is there and how fast it went."""
     from timar_ros.cli.console import console, progress
     from timar_ros.data.synth import make_folder
+    from timar_ros.data.synth_voices import require_engines
 
+    require_engines()
     begin = time.monotonic()
     with progress() as bar:
         task = bar.add_task("conversations", total=args.conversations)
@@ -35,5 +37,8 @@ def run(args: argparse.Namespace) -> int:
             args.jobs,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console.print(f"{args.out}: {args.conversations} conversations, {made} made in {time.monotonic() - begin:.0f} s")
+    console.print(
+        f"{args.out}: {args.conversations} conversations, {made} made in {time.monotonic() - begin:.0f} s",
+        soft_wrap=True,
+    )
     return 0

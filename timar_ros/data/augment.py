@@ -53,4 +53,4 @@ def _stretch_motion(motion: Array, pace: float, frames: int) -> Array:
     times = np.arange(len(motion), dtype=np.int64) * step
     # A frame stands for its middle: the middles are what is stretched.
     wanted = np.round(((np.arange(frames) + 0.5) * pace - 0.5) * step).astype(np.int64)
-    return resample_frames(times, motion, np.clip(wanted, 0, times[-1]), max_gap=10 * step, hold=step)
+    return resample_frames(times, motion, np.clip(wanted, 0, times[-1]), max_gap=step, hold=step // 2)

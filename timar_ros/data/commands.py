@@ -101,5 +101,6 @@ def run_corrupt(args: argparse.Namespace) -> int:
             args.split,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console.print(f"{args.out}: {made} conversations with {', '.join(map(str, chosen))}; speaker 1 is the user in each")
+    what = ", ".join(map(str, chosen))
+    console.print(f"{args.out}: {made} conversations with {what}; speaker 1 is the user in each", soft_wrap=True)
     return 0

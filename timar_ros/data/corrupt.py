@@ -37,6 +37,9 @@ NOISE_SHARE = 0.3
 
 def _bursts(length: int, rate: float, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A mask ``[length]`` that is on in bursts for about ``share`` of the time, exactly none or all for 0 or 1."""
+    if share > 0.5:
+        # Filling up the last holes at random would take for ever: the pauses are drawn instead.
+        return ~_bursts(length, rate, 1 - share, rng)
     mask = np.zeros(length, bool)
     wanted = round(share * length)
     # Bursts may fall on each other; the last ones are cut so that the share is met.
