@@ -9,12 +9,14 @@ import heapq
 from pathlib import Path
 from typing import Any
 
+from std_msgs.msg import Header
+
 from timar_ros.live.devices import find_device
 from timar_ros.msg import AudioChunk, StreamInfo
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.loudspeaker import Loudspeaker
-from timar_ros.nodes.messages import Audio, audio, audio_message
+from timar_ros.nodes.messages import Audio, audio, audio_message, to_ns
 from timar_ros.nodes.sound_file import SoundFile
 
 MAX_HELD_NS = 30_000_000_000
@@ -50,7 +52,9 @@ class AudioSink(ManagedNode):
         self._count = 0
         self._next_index: dict[int, int] = {}
         self._output = self.publish_on(AudioChunk, "agent/audio_out", qos.audio())
+        self._cancelled_ns = 0
         self.subscribe(AudioChunk, "agent/audio", self._take, qos.audio())
+        self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         if self._delay_ns is None:
             self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
         self.every(float(self.value("period")), self._give_out)
@@ -94,6 +98,9 @@ class AudioSink(ManagedNode):
 
     def _take(self, message: AudioChunk) -> None:
         chunk = audio(message)
+        if chunk.stamp_ns < self._cancelled_ns:  # on its way when the agent was interrupted
+            self.statistics.count("chunks cancelled")
+            return
         self._count += 1
         heapq.heappush(self._held, (chunk.stamp_ns, self._count, chunk))
         while chunk.stamp_ns - self._held[0][0] > MAX_HELD_NS:
@@ -108,6 +115,15 @@ class AudioSink(ManagedNode):
                 # All at once: the sound card's clock says when it is due, far better than a timer here could.
                 self._loudspeaker.add(chunk.stamp_ns + self._delay_ns, chunk.rate, chunk.samples.mean(axis=1))
             self._give_out()
+
+    def _cancel(self, message: Header) -> None:
+        """The agent was interrupted: fall silent, and take up again what it says from now on."""
+        self._cancelled_ns = to_ns(message.stamp)
+        self.statistics.count("chunks cancelled", len(self._held))
+        self._held.clear()
+        self._next_index.clear()
+        if self._loudspeaker is not None:
+            self._loudspeaker.cancel()
 
     def _give_out(self) -> None:
         if self._delay_ns is None:

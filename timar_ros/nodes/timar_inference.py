@@ -15,7 +15,7 @@ import numpy as np
 
 from timar_ros.errors import UserError, require
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
-from timar_ros.nodes import qos
+from timar_ros.nodes import control, qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
 from timar_ros.nodes.inference_parameters import PARAMETERS, pipeline_options
 from timar_ros.nodes.inference_stream import Stream, prefix, state_path
@@ -25,6 +25,8 @@ from timar_ros.nodes.worker import Job, Worker
 from timar_ros.streaming.turn_types import TurnInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from timar_ros.model import Timar
     from timar_ros.streaming.pipeline import PipelineBatch, PipelineOptions, TurnMotion
 
@@ -66,6 +68,7 @@ class TimarInference(ManagedNode):
         self.pipeline: PipelineBatch = PipelineBatch(self.model, self.options, len(keys))
         for row, key in enumerate(keys):
             self._open(row, key)
+        control.serve_style(self)
         if not self.model.trained:
             self.get_logger().warning(f"the model '{self.model.name}' is UNTRAINED: its motion means nothing")
         self.get_logger().info(
@@ -126,6 +129,7 @@ class TimarInference(ManagedNode):
             self.pipeline.load_state_dict(row, saved)
             self.get_logger().info(f"the conversation goes on from {stream.state_path}")
         self.streams[key] = stream
+        control.serve(self, key)
         self.subscribe(Turn, f"{prefix(key)}turns", lambda message: self._take(key, message), qos.turns())
 
     def _warm_up(self, pipeline: PipelineBatch) -> float:
@@ -177,6 +181,20 @@ class TimarInference(ManagedNode):
         )
         made.header.stamp = to_stamp(self.now_ns())
         return made
+
+    def between_turns(self, call: Callable[[], None], *, forget: str | None = None) -> None:
+        """Run ``call`` while no turn is being worked on; ``forget``: a conversation whose waiting turns are dropped."""
+        if self.worker is None:
+            call()
+        else:
+            self.worker.between_turns(call, forget=forget)
+
+    def restyle(self, **style: float) -> None:
+        """Another guidance or temperature from the next turn on, for all conversations."""
+        self.pipeline.set_style(**style)
+        self.options = self.pipeline.options
+        for stream in self.streams.values():
+            stream.info.publish(self._info())
 
     # At work --------------------------------------------------------------------------------------------------------
 

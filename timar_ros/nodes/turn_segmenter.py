@@ -10,6 +10,7 @@ from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.messages import audio, motion, turn_message
+from timar_ros.streaming.echo import EchoGuard
 from timar_ros.streaming.resampling import MOTION_RATE
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
@@ -32,6 +33,8 @@ class TurnSegmenter(ManagedNode):
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
+        Parameter("echo_leak", 1.0, "the user's channel is multiplied with this while the agent is heard; 1: off", 0.0, 1.0),
+        Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),
         Parameter("period", 0.02, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
     )  # fmt: skip
 
@@ -42,6 +45,7 @@ class TurnSegmenter(ManagedNode):
         self._next_number = 0
         self._warned: dict[str, int] = {}
         self._mismatch: str | None = None
+        self._delay_ns = 0
 
     def configure(self) -> None:
         """Open the ways in and out."""
@@ -64,6 +68,7 @@ class TurnSegmenter(ManagedNode):
             max_pause=self.value("max_pause"),
             first_number=self._next_number,
         )
+        self._guard = EchoGuard(self.value("echo_leak"), delay_ns=self._delay_ns, hang_seconds=self.value("echo_hang"))
         self._warned = {}
         self._ended: dict[str, bool] = {"user": False, "agent": False}
         self._finish_at = math.inf
@@ -77,6 +82,7 @@ class TurnSegmenter(ManagedNode):
         """What the builder counted."""
         counters = self.builder.counters.as_dict()
         rows = {name.replace("_", " "): str(number) for name, number in counters.items()}
+        rows["samples muted against echo"] = str(self._guard.muted_samples)
         if self._mismatch is not None:
             return ERROR, self._mismatch, rows
         names = ("lost_user", "lost_agent", "late_chunks")
@@ -86,13 +92,18 @@ class TurnSegmenter(ManagedNode):
 
     def _take_audio(self, role: str, message: AudioChunk) -> None:
         chunk = audio(message)
+        samples = chunk.samples
+        if role == "agent":
+            self._guard.play(chunk.stamp_ns, chunk.rate, samples)
+        else:
+            samples = self._guard.hear(chunk.stamp_ns, chunk.rate, samples)
         self._report(
             self.builder.add_audio(
                 role,  # type: ignore[arg-type]
                 chunk.stamp_ns,
                 chunk.sample_index,
                 chunk.rate,
-                chunk.samples,
+                samples,
                 stream_id=chunk.stream_id,
                 end=chunk.end,
             ),
@@ -126,6 +137,9 @@ class TurnSegmenter(ManagedNode):
             self.get_logger().warning(f"{what} refused: {reason}", throttle_duration_sec=5.0)
 
     def _check_info(self, info: StreamInfo) -> None:
+        self._delay_ns = round(float(info.playback_delay) * 1e9)
+        if self.phase == "active":
+            self._guard.delay_ns = self._delay_ns
         self._mismatch = None
         for name, own, other in (
             ("turn_seconds", float(self.value("turn_seconds")), float(info.turn_duration)),

@@ -41,6 +41,7 @@ class Worker:
         self._idle = idle
         self._depth = depth
         self._jobs: deque[Job] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._ending = False
         self._busy = False
@@ -61,6 +62,17 @@ class Worker:
             self._changed.notify_all()
             return len(surplus)
 
+    def between_turns(self, call: Callable[[], None], *, forget: str | None = None) -> None:
+        """Run ``call`` in the thread before the next turn; it must not raise. From any thread.
+
+        :param forget: a conversation whose waiting turns are forgotten.
+        """
+        with self._changed:
+            self._calls.append(call)
+            for job in [job for job in self._jobs if job.key == forget]:
+                self._jobs.remove(job)
+            self._changed.notify_all()
+
     def waiting(self) -> int:
         """Jobs that wait for an answer."""
         with self._changed:
@@ -69,7 +81,7 @@ class Worker:
     def settle(self, timeout: float) -> bool:
         """Wait until nothing waits and nothing runs."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._jobs and not self._busy, timeout)
+            return self._changed.wait_for(lambda: not (self._jobs or self._calls or self._busy), timeout)
 
     def end(self) -> None:
         """Finish the jobs at hand, forget the others, end the thread."""
@@ -91,14 +103,18 @@ class Worker:
         prepared = True
         while True:
             with self._changed:
-                if not self._jobs and prepared:
+                if not self._jobs and not self._calls and prepared:
                     self._busy = False
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._jobs or self._ending)
+                    self._changed.wait_for(lambda: self._jobs or self._calls or self._ending)
                 if self._ending:
                     return
                 self._busy = True
-                jobs = self._take()
+                call = self._calls.popleft() if self._calls else None
+                jobs = [] if call is not None else self._take()
+            if call is not None:
+                call()
+                continue
             if jobs:
                 self._handle(jobs)
             else:

@@ -1,0 +1,69 @@
+"""Services that steer a running conversation: another partner, an interruption, another style."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from timar_ros.errors import UserError
+from timar_ros.nodes import qos
+from timar_ros.nodes.inference_stream import prefix
+from timar_ros.nodes.messages import to_stamp
+from timar_ros.srv import SetStyle
+
+if TYPE_CHECKING:
+    from timar_ros.nodes.timar_inference import TimarInference
+
+
+def serve(node: TimarInference, key: str) -> None:
+    """Open `~/reset` and `~/cancel` for one conversation, under its namespace where it has one; call in `configure`.
+
+    A cancellation goes out on `cancel`: the audio sink and the retarget node let go of what they hold, and what is said
+    from then on is heard again.
+    """
+    place = f"{prefix(key)}{node.get_name()}" if key else "~"
+    cancelled = node.publish_on(Header, f"{prefix(key)}cancel", qos.commands())
+
+    def reset(_request: Any, response: Any) -> Any:
+        node.between_turns(lambda: node.pipeline.reset(node.streams[key].row), forget=key)
+        node.statistics.count("resets")
+        response.success, response.message = True, "a new conversation begins with the next turn"
+        return response
+
+    def cancel(_request: Any, response: Any) -> Any:
+        response.success = node.phase == "active"
+        if response.success:
+            cancelled.publish(Header(stamp=to_stamp(node.now_ns())))
+            node.statistics.count("interruptions")
+        response.message = "queued audio and motion are dropped" if response.success else "the node is not active"
+        return response
+
+    node.serve(Trigger, f"{place}/reset", reset)
+    node.serve(Trigger, f"{place}/cancel", cancel)
+
+
+def serve_style(node: TimarInference) -> None:
+    """Open `~/set_style`, for all conversations of the node; call in `configure`."""
+
+    def set_style(request: Any, response: Any) -> Any:
+        given = {name: float(getattr(request, name)) for name in request.get_fields_and_field_types()}
+        wanted = {name: value for name, value in given.items() if not math.isnan(value)}
+        gains = [name for name in wanted if name.endswith("_gain")]
+        response.success = not gains
+        if gains:
+            response.message = f"{' and '.join(gains)}: ask the retarget node's set_style"
+            return response
+        try:
+            node.pipeline.check_style(**wanted)
+        except UserError as error:
+            response.success, response.message = False, str(error)
+            return response
+        node.between_turns(lambda: node.restyle(**wanted))
+        told = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
+        response.message = f"from the next turn on: {told}" if told else "nothing to change"
+        return response
+
+    node.serve(SetStyle, "~/set_style", set_style)
