@@ -56,7 +56,7 @@ colcon:  ## colcon build and colcon test, with the wheels as underlay
 	  --install-base $(COLCON)/install --event-handlers console_direct- --cmake-args -DCMAKE_BUILD_TYPE=Release
 	$(ACTIVATE) colcon --log-base $(COLCON)/log test --paths . --build-base $(COLCON)/build \
 	  --install-base $(COLCON)/install --event-handlers console_direct+ --return-code-on-test-failure $(ARGS)
-	@$(ACTIVATE) colcon test-result --test-result-base $(COLCON)/build
+	@$(ACTIVATE) colcon --log-base $(COLCON)/log test-result --test-result-base $(COLCON)/build
 
 synth-tools:  ## the speech synthesisers that `timar synth` uses (Debian, Ubuntu; as root)
 	@set -e; missing=; for tool in espeak-ng flite; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
