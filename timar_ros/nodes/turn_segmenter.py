@@ -33,7 +33,7 @@ class TurnSegmenter(ManagedNode):
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
-        Parameter("echo_leak", 1.0, "the user's channel is multiplied with this while the agent is heard; 1: off", 0.0, 1.0),
+        Parameter("echo_leak", 1.0, "factor on the user while the agent is heard (half duplex); 1: off", 0.0, 1.0),
         Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),
         Parameter("period", 0.02, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
     )  # fmt: skip

@@ -39,6 +39,8 @@ class EchoGuard:
 
     def play(self, stamp_ns: int, rate: int, samples: NDArray[np.float32]) -> None:
         """Tell of the agent's samples [n] or [n, channels], the first stamped ``stamp_ns``."""
+        if self.leak == 1.0:
+            return
         mono = samples if samples.ndim == 1 else np.abs(samples).max(axis=1)
         size = max(1, round(rate * SLICE_SECONDS))
         for first in range(0, len(mono), size):
