@@ -238,7 +238,7 @@ class DualTalkFolder:
             raise UserError(f"{folder}: no complete pair X_speaker1/2 .wav/.npz; timar data check {path} lists faults")
 
     def clips(
-        self, seconds: float | None = 8.0, hop: float | None = None, roles: tuple[int, ...] = (1, 2)
+        self, seconds: float | None = 8.0, hop: float | None = None, roles: tuple[int, ...] | None = None
     ) -> list[Clip]:
         """All clips in a fixed order: by name, then agent's role, then time.
 

@@ -44,8 +44,8 @@ class Voice:
     """One synthetic speaker's voice.
 
     ``rate`` is words a minute, ``pitch`` 0–99 for espeak-ng and Hz for flite, ``tract`` the factor by which all
-    frequencies are stretched (1.1: a shorter vocal tract), ``range`` how lively flite's pitch is (1: normal; espeak-ng's
-    stays as its variant has it).
+    frequencies are stretched (1.1: a shorter vocal tract), ``range`` how lively flite's pitch is (1: normal;
+    espeak-ng's stays as its variant has it).
     """
 
     engine: str
