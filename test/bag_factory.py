@@ -89,7 +89,7 @@ def write_bag(
         described: dict[str, Any] = {
             "mode": "reactive", "turn_duration": 1.0, "sample_rate": RATE, "motion_rate": float(FPS),
             "playback_delay": DELAY, "model": "made up", "trained": False, "device": "cpu", "dtype": "float32",
-            "context_policy": "recompute", "context_seconds": 8.0, "sampling_steps": 5, "guidance": 1.0,
+            "context_policy": "sliding", "context_seconds": 8.0, "sampling_steps": 5, "guidance": 1.0,
             "temperature": 1.0, "seed": seed, "normalising": "running",
         }  # fmt: skip
         put(-0.5, "stream_info", bag_messages.stream_info(types, at(-0.5), **{**described, **(info or {})}))

@@ -1,0 +1,387 @@
+"""A bag through the whole pipeline again, without ROS, as fast as the machine allows.
+
+The same TurnBuilder, Pipeline and Retargeter that the nodes run: with the same seed, dtype and device the FLAME motion
+is what the robot showed live, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from timar_ros.data import bag_messages
+from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs
+from timar_ros.data.bags import TOPICS, BagReader, BagWriter
+from timar_ros.data.motion import write_motion
+from timar_ros.errors import UserError
+from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
+from timar_ros.streaming.turn_types import TurnInput
+from timar_ros.streaming.turns import TurnBuilder
+
+if TYPE_CHECKING:
+    from timar_ros.model import Timar
+    from timar_ros.retarget.profile import RobotProfile
+
+Floats = npt.NDArray[np.float32]
+Source = Literal["auto", "turns", "audio"]
+
+RATE = 16000
+
+
+@dataclasses.dataclass
+class ReplayResult:
+    """What a replay made, and how it compares with what the bag holds."""
+
+    bag: Path
+    motion: Path
+    turns: int
+    dropped: int
+    seconds: float
+    took: float
+    source: str
+    compared: int = 0
+    """Turns whose live motion is in the bag."""
+    identical: int = 0
+    """Of those, turns whose bytes are the same."""
+    max_abs_error: float = 0.0
+
+
+def recorded_options(bag: BagReader) -> dict[str, Any]:
+    """How the live pipeline was set, by its latched stream_info: keywords of PipelineOptions, and ``model_sha256``.
+
+    Empty when the bag has no stream_info.
+    """
+    topic = bag.find("stream_info", TOPICS["stream_info"])
+    if topic is None:
+        return {}
+    *_, (_, _, info) = bag.messages({topic})
+    single = {name: _short(getattr(info, name)) for name in ("guidance", "temperature", "playback_delay")}
+    return {
+        **single,
+        "mode": info.mode,
+        "seed": int(info.seed),
+        "sampling_steps": int(info.sampling_steps) or None,
+        "context_policy": info.context_policy,
+        "context_seconds": _short(info.context_seconds) or None,
+        "normalising": info.normalising,
+        "model": info.model,
+        "model_sha256": info.model_sha256,
+        "turn_seconds": _short(info.turn_duration),
+    }
+
+
+def _short(value: Any) -> float:
+    """A float32 as the decimal that was meant: 1.15, not 1.149999976."""
+    return float(np.format_float_positional(np.float32(value), unique=True))
+
+
+def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[int, TurnInput]]:
+    """Time of arrival and turn of each Turn message: what the robot's inference was given.
+
+    :param samples: of a turn of the model.
+    :raises UserError: when a turn has another length.
+    """
+    for _, arrived, message in bag.messages({topic}):
+        planned = int(message.phase) == 1
+        agent = np.asarray(message.agent_speech, np.float32)
+        user = np.zeros(len(agent), np.float32) if planned else np.asarray(message.user_speech, np.float32)
+        if len(agent) != samples or len(user) != samples:
+            raise UserError(
+                f"{topic} has turns of {len(agent)} samples, but this model's have {samples}: use --input audio"
+            )
+        yield (
+            arrived,
+            TurnInput(
+                number=int(message.number),
+                stamp_ns=bag_messages.stamp_ns(message.header.stamp),
+                duration=len(agent) / RATE,
+                user_speech=user,
+                agent_speech=agent,
+                user_motion=None if planned else bag_messages.user_motion_of(message),
+                planned=planned,
+                lost_user=int(message.lost_user_samples),
+                lost_agent=int(message.lost_agent_samples),
+            ),
+        )
+
+
+def turns_of_events(
+    events: Iterator[Event], turn_seconds: float, mode: Literal["reactive", "anticipatory"]
+) -> Iterator[tuple[int, TurnInput]]:
+    """Turns cut from audio and motion in their order of arrival, each with the time at which it was complete."""
+    builder = TurnBuilder(turn_seconds, mode, max_ahead=120.0)
+    arrived = 0
+    for event in events:
+        arrived = event.arrived_ns
+        if isinstance(event, AudioEvent):
+            builder.add_audio(
+                event.role,
+                event.stamp_ns,
+                event.sample_index,
+                event.rate,
+                event.samples,
+                stream_id=event.stream_id,
+                end=event.end,
+            )
+        else:
+            builder.add_motion(event.stamp_ns, event.rate, event.frames)
+        builder.advance(arrived)
+        yield from ((arrived, turn) for turn in builder.pop())
+    yield from ((arrived, turn) for turn in builder.finish())
+
+
+def replay(
+    bag: BagReader,
+    model: Timar,
+    options: PipelineOptions,
+    out: str | Path,
+    *,
+    source: Source = "auto",
+    mapping: Mapping[str, Mapping[str, Any]] | None = None,
+    robot: RobotProfile | None = None,
+    progress: Callable[[float, float], None] | None = None,
+) -> ReplayResult:
+    """Run the pipeline on a bag and write ``out/bag`` and ``out/motion.npz``.
+
+    :param source: "audio" cuts turns anew from the bag's audio and user motion; "turns" takes the recorded turns, and
+        skips those that the live run dropped; "auto" takes turns where they fit, else audio.
+    :param mapping: topics of a foreign bag, see :mod:`timar_ros.data.bag_foreign`.
+    :param robot: its joints are computed, too.
+    :param progress: called with seconds done and seconds in all.
+    :raises UserError: when the bag lacks what is needed.
+    """
+    return _Replay(bag, model, options, Path(out), source, mapping, robot, progress).run()
+
+
+class _Replay:
+    def __init__(
+        self,
+        bag: BagReader,
+        model: Timar,
+        options: PipelineOptions,
+        out: Path,
+        source: Source,
+        mapping: Mapping[str, Mapping[str, Any]] | None,
+        robot: RobotProfile | None,
+        progress: Callable[[float, float], None] | None,
+    ) -> None:
+        self.bag, self.model, self.options, self.out = bag, model, options, out
+        self.progress, self.robot = progress, robot
+        self.pipeline = Pipeline(model, options)
+        self.turns_topic = self._usable_turns(source, mapping)
+        self.inputs = Inputs(bag, mapping) if self.turns_topic is None or not mapping else None
+        self.live = self._live_motion()
+        self.motions: list[TurnMotion] = []
+        self.turns = self.dropped = 0
+
+    def _usable_turns(self, source: Source, mapping: Any) -> str | None:
+        topic = self.bag.find("turns", TOPICS["turns"])
+        if source == "turns" and topic is None:
+            raise UserError(f"{self.bag.path} has no topic 'turns': use --input audio")
+        if source == "audio" or topic is None or (source == "auto" and mapping):
+            return None
+        phases = set()
+        for _, _, message in self.bag.messages({topic}):
+            phases.add(int(message.phase))
+            fits = len(message.agent_speech) == self.model.config.turn_samples
+            if source == "auto" and not fits:
+                return None
+            if len(phases) == 2:
+                break
+        if source == "auto" and (1 in phases) != (self.options.mode == "anticipatory"):
+            return None
+        return topic
+
+    def _live_motion(self) -> dict[int, Floats]:
+        topic = self.bag.find("agent/motion", TOPICS["agent/motion"])
+        if topic is None:
+            return {}
+        return {int(m.turn): bag_messages.frames_of(m) for _, _, m in self.bag.messages({topic})}
+
+    def run(self) -> ReplayResult:
+        """Do it."""
+        began = time.perf_counter()
+        with BagWriter(self.out / "bag") as writer:
+            for name in ("user/audio", "agent/audio", "user/motion", "turns", "agent/motion", "stream_info"):
+                writer.add_topic(f"/{name}", TOPICS[name])
+            if self.robot is not None:
+                writer.add_topic("/joint_states", TOPICS["joint_states"])
+            writer.note("timar_replay_of", str(self.bag.path.name))
+            self._announce(writer)
+            self._work(writer)
+            if not self.motions:
+                raise UserError(f"{self.bag.path} gave no turn: is its audio shorter than {self._seconds:.0f} s?")
+            if self.robot is not None:
+                self._retarget(writer, self.robot)
+        frames, speaking = self._film()
+        write_motion(self.out / "motion.npz", frames, speaking=speaking)
+        return self._result(time.perf_counter() - began)
+
+    @property
+    def _seconds(self) -> float:
+        return float(self.model.config.turn_seconds)
+
+    def _announce(self, writer: BagWriter) -> None:
+        config, options = self.model.config, self.options
+        info = bag_messages.stream_info(
+            writer.types,
+            self.bag.start_ns,
+            mode=options.mode,
+            turn_duration=float(config.turn_seconds),
+            sample_rate=RATE,
+            motion_rate=25.0,
+            playback_delay=self.pipeline.delay_ns * 1e-9,
+            model=self.model.name,
+            model_sha256=self.model.sha256,
+            trained=self.model.trained,
+            device=str(self.model.device),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            context_policy=options.context_policy,
+            context_seconds=float(options.context_seconds or config.context_seconds),
+            sampling_steps=int(options.sampling_steps or config.sampling_steps),
+            guidance=float(options.guidance),
+            temperature=float(options.temperature),
+            seed=options.seed,
+            normalising=options.normalising,
+        )
+        writer.write("/stream_info", self.bag.start_ns, info)
+
+    def _work(self, writer: BagWriter) -> None:
+        if self.turns_topic is not None:
+            if self.inputs is not None:
+                for event in self.inputs.events():
+                    _write_event(writer, event)
+            turns = turns_of_topic(self.bag, self.turns_topic, self.model.config.turn_samples)
+        else:
+            assert self.inputs is not None
+            turns = turns_of_events(_copied(self.inputs.events(), writer), self._seconds, self.options.mode)
+        newest = max(self.live, default=-1)
+        for arrived, turn in turns:
+            if not turn.planned:
+                self.turns += 1
+                self._write_turn(writer, arrived, turn)
+            # Only recorded turns have the live run's numbers.
+            dropped = self.turns_topic is not None and self.live and turn.number <= newest
+            if dropped and turn.number not in self.live:
+                self.pipeline.skip(turn)
+                self.dropped += not turn.planned
+                continue
+            motion = self.pipeline.process(turn)
+            if motion is not None:
+                self.motions.append(motion)
+                took = round(motion.timings.get("total", 0.0) * 1e9)
+                message = bag_messages.flame_motion(
+                    writer.types,
+                    motion.stamp_ns,
+                    motion.rate,
+                    motion.frames,
+                    turn=motion.number,
+                    speaking=motion.speaking,
+                )
+                writer.write("/agent/motion", arrived + took, message)
+            self.pipeline.idle()
+            if self.progress is not None:
+                self.progress((arrived - self.bag.start_ns) * 1e-9, self.bag.seconds)
+
+    def _write_turn(self, writer: BagWriter, arrived: int, turn: TurnInput) -> None:
+        frames = turn.user_motion
+        count = round(turn.duration * 25)
+        message = writer.types["timar_ros/msg/Turn"](
+            header=bag_messages.header(writer.types, turn.stamp_ns),
+            number=turn.number,
+            phase=0,
+            duration=turn.duration,
+            sample_rate=RATE,
+            user_speech=np.ascontiguousarray(turn.user_speech, np.float32),
+            agent_speech=np.ascontiguousarray(turn.agent_speech, np.float32),
+            motion_rate=25.0,
+            user_motion=np.nan_to_num(np.zeros((count, 56)) if frames is None else frames)
+            .astype(np.float32)
+            .reshape(-1),
+            user_tracked=bag_messages.tracked_bits(frames, count),
+            lost_user_samples=turn.lost_user,
+            lost_agent_samples=turn.lost_agent,
+        )
+        writer.write("/turns", arrived, message)
+
+    def _retarget(self, writer: BagWriter, robot: RobotProfile) -> None:
+        """Joints as commanded, by what would have been known at each time."""
+        from timar_ros.retarget.retargeter import Retargeter
+
+        retargeter = Retargeter(robot)
+        # How far ahead of its showing motion comes: the delay, less the turn that had to be heard first.
+        heard = 0.0 if self.options.mode == "anticipatory" else self._seconds
+        ahead = max(round(0.1e9), self.pipeline.delay_ns - round(heard * 1e9))
+        parts = []
+        for motion in self.motions:
+            parts.append(retargeter.advance(motion.stamp_ns - ahead))
+            retargeter.push(motion.stamp_ns, motion.rate, motion.frames, motion.speaking)
+        last = self.motions[-1]
+        parts.append(retargeter.advance(last.stamp_ns + round(len(last.frames) / last.rate * 1e9)))
+        for part in parts:
+            for row, at in enumerate(part.time_ns):
+                state = bag_messages.joint_state(
+                    writer.types, int(at), part.names, part.position[row], part.velocity[row]
+                )
+                writer.write("/joint_states", int(at), state)
+
+    def _film(self) -> tuple[Floats, npt.NDArray[np.uint8]]:
+        """All motion on one time axis from the first turn; a turn without motion holds the last pose."""
+        first = self.motions[0].stamp_ns
+        starts = [round((motion.stamp_ns - first) * 25e-9) for motion in self.motions]
+        length = starts[-1] + len(self.motions[-1].frames)
+        frames, speaking = np.zeros((length, 56), np.float32), np.zeros(length, np.uint8)
+        ends = [*starts[1:], length]
+        for motion, start, end in zip(self.motions, starts, ends, strict=True):
+            count = min(len(motion.frames), end - start)
+            frames[start : start + count] = motion.frames[:count]
+            frames[start + count : end] = motion.frames[-1]
+            speaking[start : start + count] = motion.speaking[:count]
+        return frames, speaking
+
+    def _result(self, took: float) -> ReplayResult:
+        pairs = [(m.frames, self.live[m.number]) for m in self.motions if m.number in self.live]
+        pairs = [(made, live) for made, live in pairs if made.shape == live.shape]
+        errors = [float(np.abs(made - live).max()) for made, live in pairs]
+        return ReplayResult(
+            bag=self.out / "bag",
+            motion=self.out / "motion.npz",
+            turns=self.turns,
+            dropped=self.dropped,
+            seconds=self.turns * self._seconds,
+            took=took,
+            source="recorded turns" if self.turns_topic is not None else "audio and user motion",
+            compared=len(pairs),
+            identical=sum(made.tobytes() == live.tobytes() for made, live in pairs),
+            max_abs_error=max(errors, default=0.0),
+        )
+
+
+def _copied(events: Iterator[Event], writer: BagWriter) -> Iterator[Event]:
+    """The same events, written on their way."""
+    for event in events:
+        _write_event(writer, event)
+        yield event
+
+
+def _write_event(writer: BagWriter, event: Event) -> None:
+    if isinstance(event, AudioEvent):
+        message = bag_messages.audio_chunk(
+            writer.types,
+            event.stamp_ns,
+            event.sample_index,
+            event.rate,
+            event.samples,
+            stream_id=event.stream_id,
+            end=event.end,
+        )
+        writer.write(f"/{event.role}/audio", event.arrived_ns, message)
+    else:
+        message = bag_messages.flame_motion(writer.types, event.stamp_ns, event.rate, event.frames)
+        writer.write("/user/motion", event.arrived_ns, message)
