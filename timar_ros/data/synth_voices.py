@@ -124,7 +124,7 @@ def _espeak(voice: Voice, text: str) -> tuple[NDArray[np.float32], int]:
     start = raw.find(b"data") + 8
     rate = int.from_bytes(raw[24:28], "little")
     usable = len(raw) - (len(raw) - start) % 2
-    return np.frombuffer(raw[start:usable], "<i2").astype(np.float32) / 32768, rate
+    return np.frombuffer(raw[start:usable], "<i2").astype(np.float32) / np.float32(32768), rate
 
 
 def _flite(voice: Voice, text: str) -> tuple[NDArray[np.float32], int]:
