@@ -37,8 +37,9 @@ class FakeTalk:
         self.calls.append(("plan", number, None))
         return self._motion(agent_speech, number)
 
-    def observe(self, user_speech, agent_speech, user_motion, *, number=None):
+    def observe(self, user_speech, agent_speech, user_motion, motion=None, *, number=None):
         self.calls.append(("observe", number, user_motion is not None))
+        self.done = motion
 
     def prepare(self):
         self.calls.append(("prepare", None, None))
@@ -139,6 +140,21 @@ def test_anticipatory_plans_then_observes():
     assert pipeline.process(turn(0)) is None
     pipeline.idle()
     assert [c[:2] for c in pipeline._talk.calls] == [("plan", 0), ("observe", 0), ("prepare", None)]
+
+
+def test_history_gets_what_the_head_really_did():
+    """Of each turn its own plan, also when the next one is planned before it is over; of a dropped plan nothing."""
+    pipeline = fake(mode="anticipatory")
+    zero, one = (pipeline.process(turn(k, planned=True)).frames for k in range(2))
+    pipeline.process(turn(0))
+    np.testing.assert_array_equal(pipeline._talk.done, zero)
+    other = fake(mode="anticipatory")
+    other.load_state_dict(pipeline.state_dict())
+    for p in (pipeline, other):
+        p.process(turn(1))
+        np.testing.assert_array_equal(p._talk.done, one)
+        p.process(turn(2))
+        assert p._talk.done is None
 
 
 def test_a_planned_turn_counts_once():
@@ -379,3 +395,11 @@ def test_turns_of_hold_the_whole_recording():
     np.testing.assert_array_equal(np.concatenate([t.user_speech for t in turns])[:56000], user)
     np.testing.assert_array_equal(np.concatenate([t.user_motion for t in turns])[:88], motion)
     assert all(t.lost_user == t.lost_agent == 0 for t in turns)
+
+
+def test_a_style_can_be_asked_about_first():
+    pipeline = fake()
+    pipeline.check_style(guidance=2.0)
+    assert pipeline.options.guidance == 1.0
+    with pytest.raises(UserError, match="guidance"):
+        pipeline.check_style(guidance=-1.0)

@@ -666,6 +666,35 @@ def test_planned_turns_of_a_silent_agent_come_too():
     assert not any(t.agent_speech.any() for t in turns)
 
 
+def test_turns_may_be_planned_before_they_begin():
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.2)
+    agent = voice(6.0, seed=2)
+    items = [(s, 1, x) for s, x in chunks("user", voice(4.0, seed=1), 16000)]
+    items += [(s - 1500 * MS, 0, x) for s, x in chunks("agent", agent, 16000)]
+    seen = []
+    for at, _, item in sorted(items, key=lambda i: i[:2]):
+        builder.add_audio(*item)
+        seen += [(t, at - T0) for t in builder.pop()]
+    planned = [(t, at) for t, at in seen if t.planned]
+    assert [t.number for t, _ in planned] == [0, 1, 2, 3, 4]
+    for turn, at in planned[1:4]:
+        assert turn.stamp_ns == T0 + turn.number * NS
+        assert at == turn.number * NS - 200 * MS
+        np.testing.assert_array_equal(turn.agent_speech, agent[turn.number * 16000 : (turn.number + 1) * 16000])
+    complete = [t for t, _ in seen if not t.planned]
+    assert [t.number for t in complete] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(np.concatenate([t.agent_speech for t in complete]), agent[:64000])
+
+
+def test_nothing_is_planned_when_all_have_ended():
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.5)
+    feed(builder, chunks("user", voice(1.5), 16000, end=True) + chunks("agent", voice(1.5), 16000, end=True))
+    for step in range(2000):
+        builder.advance(step * 10 * MS)
+    given = [(t.number, t.planned) for t in builder.pop()]
+    assert sorted(given) == [(0, False), (0, True), (1, False), (1, True)]
+
+
 def test_speech_made_ahead_does_not_close_turns():
     builder = TurnBuilder(mode="anticipatory")
     feed(builder, chunks("agent", voice(20.0), 16000, 0.5, start=T0 + NS))

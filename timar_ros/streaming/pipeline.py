@@ -32,6 +32,8 @@ MODES = ("reactive", "anticipatory")
 # Time to compute, to travel and to be played, that motion gets beyond the turn itself [s].
 MARGIN = 0.15
 LARGEST_SEED = 2**63 - 1
+# Planned turns whose completion is waited for.
+MOST_PLANS = 4
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,13 @@ class Talk(Protocol):
         ...
 
     def observe(
-        self, user_speech: Frames, agent_speech: Frames, user_motion: Frames | None, *, number: int | None
+        self,
+        user_speech: Frames,
+        agent_speech: Frames,
+        user_motion: Frames | None,
+        motion: Frames | None = None,
+        *,
+        number: int | None,
     ) -> None:
         """What really happened in a turn."""
 
@@ -163,6 +171,8 @@ class Heard:
     agent_speech: Frames
     user_motion: Frames | None
     speaking: NDArray[np.bool_]
+    done: Frames | None
+    """What the agent did in this turn, where it was planned."""
     seconds: float
 
 
@@ -189,6 +199,7 @@ class Stages:
         self._seams = Inertialiser(options.seam_frames, options.seams)
         self._shown: int | None = None  # number of the last turn that got motion
         self._rest = np.zeros(MOTION_SIZE, dtype=np.float32)  # the last frame that went out
+        self._plans: dict[int, Frames] = {}  # motion of planned turns that are not complete yet, by number
 
     def before(self, turn: TurnInput) -> Heard:
         """Check and normalise a turn; a planned one leaves no trace.
@@ -202,7 +213,8 @@ class Stages:
         speaking, agent = self._listen("agent", agent, keep=not turn.planned)
         if not turn.planned:
             _, user = self._listen("user", user, keep=True)
-        return Heard(turn, user, agent, motion, speaking, time.perf_counter() - began)
+        done = None if turn.planned else self._plans.pop(turn.number, None)
+        return Heard(turn, user, agent, motion, speaking, done, time.perf_counter() - began)
 
     def after(self, heard: Heard, motion: Frames, model_seconds: float) -> TurnMotion:
         """Join the model's motion to what went out before, stamp it, and let nothing out that is not finite."""
@@ -215,6 +227,9 @@ class Stages:
         number = heard.turn.number
         motion = self._seams.apply(motion, follows=self._shown is not None and number == self._shown + 1)
         self._shown, self._rest = number, motion[-1].copy()
+        if heard.turn.planned:
+            self._plans[number] = motion
+            self._plans.pop(number - MOST_PLANS, None)
         seams = time.perf_counter() - began
         return TurnMotion(
             number=number,
@@ -238,10 +253,17 @@ class Stages:
         self._seams.reset()
         self._shown = None
         self._rest[:] = 0.0
+        self._plans.clear()
 
     def state_dict(self) -> State:
         """Everything learned, fit for ``np.savez``."""
-        state = {"shown": np.array(-1 if self._shown is None else self._shown), "rest": self._rest.copy()}
+        plans = list(self._plans.values())
+        state: State = {
+            "shown": np.array(-1 if self._shown is None else self._shown),
+            "rest": self._rest.copy(),
+            "planned": np.array(list(self._plans), dtype=np.int64),
+            "plans": np.stack(plans) if plans else np.zeros((0, self.frames, MOTION_SIZE), dtype=np.float32),
+        }
         for role, normaliser in self._normalisers.items():
             state |= _under(f"normaliser/{role}", normaliser.state_dict())
             state |= _under(f"activity/{role}", self._activity[role].state_dict())
@@ -260,6 +282,8 @@ class Stages:
             shown = int(state["shown"])
             self._shown = None if shown < 0 else shown
             self._rest = np.asarray(state["rest"], dtype=np.float32).reshape(MOTION_SIZE).copy()
+            plans = np.asarray(state["plans"], dtype=np.float32).reshape(-1, self.frames, MOTION_SIZE)
+            self._plans = dict(zip((int(number) for number in state["planned"]), plans, strict=True))
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(f"saved pipeline state does not fit these options ({error}): start afresh") from error
 
@@ -354,7 +378,7 @@ class Pipeline:
         if turn.planned:
             motion = self._talk.plan(heard.agent_speech, number=turn.number)
         elif anticipatory:
-            self._talk.observe(heard.user_speech, heard.agent_speech, heard.user_motion, number=turn.number)
+            self._talk.observe(heard.user_speech, heard.agent_speech, heard.user_motion, heard.done, number=turn.number)
             return None
         else:
             motion = self._talk.step(heard.user_speech, heard.agent_speech, heard.user_motion, number=turn.number)
@@ -368,6 +392,13 @@ class Pipeline:
     def idle(self) -> None:
         """Work that need not be done between a turn's end and its motion; best called right after publishing."""
         self._talk.prepare()
+
+    def check_style(self, *, guidance: float | None = None, temperature: float | None = None) -> None:
+        """Whether :meth:`set_style` would take these.
+
+        :raises UserError: as PipelineOptions.
+        """
+        _restyled(self.options, guidance, temperature)
 
     def set_style(self, *, guidance: float | None = None, temperature: float | None = None) -> None:
         """Change sampling from the next turn on.
@@ -431,7 +462,11 @@ class PipelineBatch:
             None
             if h is None
             else TurnData(
-                None if h.turn.planned else h.user_speech, h.agent_speech, h.user_motion, number=h.turn.number
+                None if h.turn.planned else h.user_speech,
+                h.agent_speech,
+                h.user_motion,
+                number=h.turn.number,
+                motion=h.done,
             )
             for h in heard
         ]
@@ -460,6 +495,10 @@ class PipelineBatch:
     def idle(self) -> None:
         """As :meth:`Pipeline.idle`, for all."""
         self._batch.prepare()
+
+    def check_style(self, *, guidance: float | None = None, temperature: float | None = None) -> None:
+        """As :meth:`Pipeline.check_style`."""
+        _restyled(self.options, guidance, temperature)
 
     def set_style(self, *, guidance: float | None = None, temperature: float | None = None) -> None:
         """As :meth:`Pipeline.set_style`, for all."""

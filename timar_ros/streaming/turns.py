@@ -59,6 +59,8 @@ class TurnBuilder:
     :param max_pause: a stretch without any audio longer than this [s] is cut out instead of filled with silent turns.
     :param agent_ahead: whether the agent's audio comes ahead of its time, as from a speech synthesiser; then its stamps
         do not show how late it is. None: in anticipatory mode.
+    :param planning_lead: how long before its start [s] a turn may be planned, the agent's speech for it being complete:
+        time to compute. More than 0 means that the turn before is not over yet, and not part of the history then.
     :param first_number: number of the first turn.
     """
 
@@ -72,6 +74,7 @@ class TurnBuilder:
         max_ahead: float = 60.0,
         max_pause: float = 10.0,
         agent_ahead: bool | None = None,
+        planning_lead: float = 0.0,
         first_number: int = 0,
     ) -> None:
         frames = turn_seconds * MOTION_RATE
@@ -86,6 +89,7 @@ class TurnBuilder:
             ("tracker_timeout", tracker_timeout),
             ("max_ahead", max_ahead),
             ("max_pause", max_pause),
+            ("planning_lead", planning_lead),
         ):
             if not 0.0 <= value <= 3600.0:
                 raise ValueError(f"{name} is {value} s; it must lie between 0 and 3600")
@@ -99,6 +103,7 @@ class TurnBuilder:
         self._lateness = round(max_lateness * NS)
         self._max_ahead = round(max_ahead * NS)
         self._max_pause = round(max_pause * NS)
+        self._lead = min(round(planning_lead * NS), self._length)
         self._tracks: dict[Role, AudioTrack] = {role: AudioTrack() for role in ROLES}
         self._motion = MotionTrack(round(tracker_timeout * NS), most=2000 + round(max_ahead * 120))
         self._out: list[TurnInput] = []
@@ -429,7 +434,7 @@ class TurnBuilder:
                 return
             self._start = self._earliest
         while True:
-            if self._planning and self._planned == self._number and self._plan_due(self._start):
+            while self._planning and self._plan_due(self._start + self._length * (self._planned - self._number)):
                 self._give_planned(self._start)
             if not self._due(self._start):
                 return
@@ -469,17 +474,21 @@ class TurnBuilder:
 
     def _plan_due(self, start: int) -> bool:
         assert self._present is not None
-        if self._present < start and self._given != start:
+        if self._planned > self._number + 1 or (self._idle() and not self._has_audio(start)):
+            return False
+        # That the turn before is complete shows as well that this one begins.
+        if self._present < start - self._lead and self._given != start:
             return False
         return self._agent_ready(start, start + self._length) or self._present >= start + self._lateness
 
-    def _give_planned(self, start: int) -> None:
+    def _give_planned(self, current: int) -> None:
+        """Plan the next turn that is not; ``current`` is where the turn being built starts."""
+        start = current + self._length * (self._planned - self._number)
         speech, lost = self._tracks["agent"].render(start, self._samples)
-        self._planned = self._number + 1
         self.counters.planned_turns += 1
         self._put(
             TurnInput(
-                number=self._number,
+                number=self._planned,
                 stamp_ns=start + self._shift,
                 duration=self.duration,
                 user_speech=np.zeros(self._samples, dtype=np.float32),
@@ -489,6 +498,7 @@ class TurnBuilder:
                 lost_agent=lost,
             )
         )
+        self._planned += 1
 
     def _give(self, start: int) -> int:
         """Give the turn that starts here; returns where the next one starts."""
