@@ -100,5 +100,5 @@ def steps(recording: Recording, chunk: float, agent_lead: float = 0.0) -> Iterat
             min(max(0, math.floor(edge * recording.motion_rate + 1e-6) + 1), len(recording.motion))
             for edge in (begin, now)
         )
-        first = 0 if begin <= 0.0 < now else first
+        first = first if number else 0
         yield Step(now, pieces, first, recording.motion[first:last])

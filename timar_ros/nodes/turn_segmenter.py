@@ -17,6 +17,9 @@ from timar_ros.streaming.turns import TurnBuilder, TurnInput
 LINGER = 0.1
 """Wall time [s] after the end of both streams in which what was sent before them may still arrive on other topics."""
 
+STALL = 0.1
+"""Wall time [s] between two looks at the clock after which this process must have been held up."""
+
 
 def _whole_frames(seconds: float) -> str | None:
     frames = seconds * MOTION_RATE
@@ -72,6 +75,7 @@ class TurnSegmenter(ManagedNode):
         self._warned = {}
         self._ended: dict[str, bool] = {"user": False, "agent": False}
         self._finish_at = math.inf
+        self._advanced, self._held_up = time.monotonic(), False
 
     def deactivate(self) -> None:
         """Forget the turn at hand; its number is not given again."""
@@ -119,7 +123,12 @@ class TurnSegmenter(ManagedNode):
         self._give_out(self.builder.pop())
 
     def _advance(self) -> None:
-        self.builder.advance(self.now_ns())
+        # After this process was held up, what came meanwhile waits behind this timer: let it in before time passes.
+        before, self._advanced = self._advanced, time.monotonic()
+        held_up = self._advanced - before > STALL
+        if not (held_up and not self._held_up):
+            self.builder.advance(self.now_ns())
+        self._held_up = held_up
         self._give_out(self.builder.pop())
         if time.monotonic() > self._finish_at:
             self._finish_at = math.inf
