@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gain", type=float, default=1.0, help="factor of the head's rotation")
     parser.add_argument("--jaw-gain", type=float, default=1.0, help="factor of the jaw's opening")
     parser.add_argument(
-        "--neutral", choices=("none", "running"), default="none", help="remove the head's mean pose as the motion goes on"
+        "--neutral", choices=("none", "running"), default="none", help="running: remove the head's running mean pose"
     )
     parser.add_argument("--neutral-seconds", type=float, default=30.0, help="time constant of --neutral running [s]")
 

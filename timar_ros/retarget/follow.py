@@ -41,6 +41,7 @@ class Curve:
     jerk: Float
 
     def from_(self, tick: int) -> Curve:
+        """The curve from a tick on."""
         return Curve(self.position[tick:], self.velocity[tick:], self.acceleration[tick:], self.jerk[tick:])
 
 
@@ -92,10 +93,14 @@ class _Planner:
         :param duration: stretch the path to this time [s].
         """
         given = self._input
-        given.current_position, given.current_velocity, given.current_acceleration = [state[0]], [state[1]], [state[2]]
+        given.current_position, given.current_velocity, given.current_acceleration = ([x] for x in state.tolist())
         # Rounding noise in place of an exact 0 makes Ruckig's case distinctions fail.
         velocity, acceleration = (0.0 if abs(x) < 1e-9 else x for x in (target[1], target[2]))
-        given.target_position, given.target_velocity, given.target_acceleration = [target[0]], [velocity], [acceleration]
+        given.target_position, given.target_velocity, given.target_acceleration = (
+            [target[0]],
+            [velocity],
+            [acceleration],
+        )
         given.minimum_duration = duration
         try:
             result = self._solver.calculate(given, self.path)
@@ -137,7 +142,7 @@ class Follower:
 
     def restore(self, saved: tuple[Float, NDArray[np.bool_], NDArray[np.int64]]) -> None:
         """Go back to a copied state."""
-        self.state, self._locked, self._meet = (array.copy() for array in saved)
+        self.state, self._locked, self._meet = saved[0].copy(), saved[1].copy(), saved[2].copy()
 
     def place(self, positions: Float, joints: NDArray[np.bool_] | None = None) -> None:
         """Start at rest at measured positions [J], clipped into the limits; ``joints`` [J] selects some of them."""
@@ -204,7 +209,7 @@ class Follower:
         """How many segments from here on all joints can simply be on the curve."""
         if stop.any() or not self._on(curve).all():
             return 0
-        good = self._fit(curve).all(axis=1)
+        good = np.asarray(self._fit(curve).all(axis=1))
         first_bad = len(good) - 1 if good.all() else int(np.argmin(good))
         return max(first_bad - 1, 0) // self.segment
 

@@ -22,8 +22,10 @@ MARGIN = 0.005
 
 @dataclass
 class Wanted:
-    """Wanted values per frame: ``joints`` [N, J], ``nods`` [N, J_neck] (fast part, against neutral), ``mouth`` [N],
-    ``lost`` [N] rad."""
+    """Wanted values per frame.
+
+    ``joints`` [N, J]; ``nods`` [N, J_neck]: the fast part, against neutral; ``mouth`` [N]; ``lost`` [N] rad.
+    """
 
     joints: Float
     nods: Float
@@ -49,7 +51,7 @@ class FrameConverter:
         fixed = np.asarray(self.options.neutral_pose, dtype=np.float64)
         self._pose = fixed if self.options.neutral == "fixed" else np.zeros(3)
         self._seen = 0.0  # seconds that the running neutral pose has averaged over
-        self._gains = np.ones(2)
+        self._gains: Float | None = None
         self._slow: Float | None = None
         self._last = np.zeros(56)
         self._previous: Float | None = None
@@ -131,13 +133,14 @@ class FrameConverter:
         talk = np.array([o.speaking_gain, o.speaking_speed])
         listen = np.array([o.listening_gain, o.listening_speed])
         speaks = np.ones(count, dtype=bool) if speaking is None or len(speaking) != count else speaking.astype(bool)
-        if np.array_equal(talk, listen):
-            return np.full(count, talk[0]), np.full(count, talk[1])
+        gains = (talk if speaks[0] else listen) if self._gains is None else self._gains
         keep = np.exp(-1.0 / (GAIN_SECONDS * rate))
         result = np.empty((count, 2))
         for index, speak in enumerate(speaks):
-            self._gains = keep * self._gains + (1 - keep) * (talk if speak else listen)
-            result[index] = self._gains
+            aim = talk if speak else listen
+            gains = aim if np.abs(gains - aim).max() < 1e-4 else keep * gains + (1 - keep) * aim
+            result[index] = gains
+        self._gains = gains
         return result[:, 0], result[:, 1]
 
     def _slow_part(self, vectors: Float, rate: float) -> Float:

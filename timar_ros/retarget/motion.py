@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
+import secrets
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -60,15 +60,13 @@ def write_joints_csv(motion: JointMotion, path: str | os.PathLike[str]) -> None:
     header = ["time"] + [f"{name}/{what}" for name in motion.names for what in ("position", "velocity", "acceleration")]
     table = np.stack([motion.position, motion.velocity, motion.acceleration], axis=2).reshape(len(motion), -1)
     seconds = (motion.time_ns - motion.time_ns[:1]) * 1e-9
-    handle, name = tempfile.mkstemp(prefix=target.name, dir=target.parent)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             for time, row in zip(seconds.tolist(), table.tolist(), strict=True):
                 writer.writerow([f"{time:.6f}", *(f"{x:.12g}" for x in row)])
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -51,8 +51,9 @@ class RetargetOptions:
         positive = ("neutral_seconds", "timeout", "ease", "nod_seconds", "max_head", "max_jaw")
         for option in fields(self):
             value = getattr(self, option.name)
-            if isinstance(value, float) and (not math.isfinite(value) or value < 0 or (option.name in positive and value == 0)):
-                raise UserError(f"{option.name} must be a {'positive' if option.name in positive else 'not negative'} number")
+            lowest, word = (1e-6, "positive") if option.name in positive else (0.0, "not negative")
+            if isinstance(value, float) and not (math.isfinite(value) and value >= lowest):
+                raise UserError(f"{option.name} must be a number and {word}, not {value}")
         for name in ("speaking_speed", "listening_speed"):
             if not 0.05 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name} must lie within 0.05 and 1, a share of the robot's own limits")

@@ -7,6 +7,7 @@ not about a motor: they are used only where plausible and where the profile says
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -98,8 +99,8 @@ class Jaw:
 class FaceJoint(Joint):
     """A joint of eyes, lids or brows: ``neutral +`` a weighted sum.
 
-    ``expression``: weight by index of FLAME's 50 coefficients; ``head``: weights of the wanted head rotation vector in
-    REP-103 (roll, pitch, yaw), negative ones keep the eyes on the partner while the head turns; ``jaw``: of the opening.
+    ``expression``: weight by index of FLAME's 50 coefficients; ``head``: weights of the wanted head rotation vector,
+    REP-103 (roll, pitch, yaw): negative ones keep the eyes on the partner as the head turns; ``jaw``: of the opening.
     """
 
     expression: tuple[tuple[int, float], ...] = ()
@@ -342,7 +343,7 @@ def _coupling(data: Any, names: Sequence[str]) -> Coupling:
     if not isinstance(raw, list) or len(raw) < 2:
         raise UserError(f"coupling of '{joint}': 'table' must be a list of at least two rows")
     rows = [_numbers(row, 3, f"coupling of '{joint}': row") for row in raw]
-    if any(later[0] <= row[0] for row, later in zip(rows, rows[1:], strict=False)) or any(r[1] >= r[2] for r in rows):
+    if any(later[0] <= row[0] for row, later in itertools.pairwise(rows)) or any(r[1] >= r[2] for r in rows):
         raise UserError(f"coupling of '{joint}': rows [position, lower, upper] must ascend, with lower < upper")
     reader.done()
     return Coupling(joint, by, tuple((row[0], row[1], row[2]) for row in rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ from timar_ros.retarget.kinematics import forward_rotation
 from timar_ros.retarget.motion import JointMotion
 from timar_ros.retarget.options import RetargetOptions
 from timar_ros.retarget.profile import RobotProfile
+from timar_ros.retarget.stopping import stop_samples
 from timar_ros.retarget.timeline import Timeline, smooth_step
 
 Float = NDArray[np.float64]
@@ -23,6 +25,8 @@ Float = NDArray[np.float64]
 JAW_BANDWIDTH = 6.0
 # How far back frames are kept, in knots.
 HISTORY = 250
+# Longer than any robot here needs to stop from full speed.
+STOP_SECONDS = 5.0
 
 
 class Retargeter:
@@ -80,10 +84,9 @@ class Retargeter:
     def _coefficient_bounds(self) -> tuple[Float, Float]:
         limits = self.profile.limits()
         room = np.minimum(0.002 * (limits["upper"] - limits["lower"]), 0.004)
-        low, high = limits["lower"] + room, limits["upper"] - room
-        return np.minimum(low, np.maximum(self._neutral, limits["lower"] + 2e-6)), np.maximum(
-            high, np.minimum(self._neutral, limits["upper"] - 2e-6)
-        )
+        # A jaw's rest lies at the end of its range; it must stay reachable, and be where the follower starts.
+        rest = np.clip(self._neutral, self._follower.limits.lower, self._follower.limits.upper)
+        return np.minimum(limits["lower"] + room, rest), np.maximum(limits["upper"] - room, rest)
 
     def _reset_stream(self) -> None:
         rest = np.zeros(self._joints + self._necks + 2)
@@ -170,6 +173,13 @@ class Retargeter:
         if len(array) and self._timeline.base_ns is not None:
             self._timeline.forget(self._knot(self._tick * self.period_ns) - HISTORY)
 
+    def change(self, options: RetargetOptions) -> None:
+        """Change gains and speeds for frames pushed from now on; the other options stay as they were."""
+        names = ("speaking_gain", "listening_gain", "jaw_gain", "speaking_speed", "listening_speed")
+        changed = {name: getattr(options, name) for name in names}
+        self.options = replace(self.options, **changed)
+        self._converter.options = self.options
+
     def enable(self, enabled: bool) -> None:
         """The soft stop: False decelerates within the limits and holds; True returns to the stream."""
         if enabled and not self._enabled:
@@ -223,7 +233,7 @@ class Retargeter:
             self._blend_from = self._follower.state[:, 0].copy()
 
     def advance(self, until_ns: int) -> JointMotion:
-        """Commands at all ticks after the last given ones, up to and including ``until_ns``; empty if there are none."""
+        """Commands at all ticks after the last given ones, up to and including ``until_ns``; may be empty."""
         if self._tick is None:
             return self._empty()
         self._produce(until_ns)
@@ -251,6 +261,30 @@ class Retargeter:
             self._emit_start = flags[1]
         self._owned = flags[0]
         return motion
+
+    def plan(self, until_ns: int) -> JointMotion:
+        """:meth:`preview`, and from there the fastest stop: a motion that ends at rest, for a robot to have in hand.
+
+        If nothing replaces it the robot stops safely, even if this program has died.
+        """
+        size = self._follower.segment * self.period_ns
+        motion = self.preview(-(-until_ns // size) * size)
+        if not len(motion) or np.abs(motion.velocity[-1]).max() + np.abs(motion.acceleration[-1]).max() < 1e-9:
+            return motion
+        limits = self._follower.limits
+        times = (np.arange(1, 1 + math.ceil(STOP_SECONDS * self.rate)) / self.rate).tolist()
+        last = np.stack([motion.position[-1], motion.velocity[-1], motion.acceleration[-1]], axis=1)
+        stops = np.stack(
+            [
+                stop_samples(state, float(a), float(j), times)
+                for state, a, j in zip(last.tolist(), limits.acceleration, limits.jerk, strict=True)
+            ],
+            axis=1,
+        )
+        moving = np.flatnonzero(np.abs(stops[:, :, 1:]).max(axis=(1, 2)) > 0.0)
+        count = int(moving[-1]) + 2 if len(moving) else 1
+        tail = self._motion(int(motion.time_ns[-1]) // self.period_ns + 1, stops[:count])
+        return JointMotion.join([motion, tail])
 
     def _pending_count(self) -> int:
         return sum(len(part) for part in self._pending) + (1 if self._emit_start else 0)
@@ -305,7 +339,7 @@ class Retargeter:
 
     def _coefficients(self, rows: Float) -> Float:
         count = len(rows) - 2 * spline.HALF_WIDTH
-        result = self._taps[0] * rows[:count]
+        result: Float = self._taps[0] * rows[:count]
         for offset in range(1, len(self._taps)):
             result += self._taps[offset] * rows[offset : offset + count]
         result = np.clip(spline.calm(result, self._largest), self._low, self._high)
@@ -321,12 +355,13 @@ class Retargeter:
         if self._gaze and self.options.gaze_mode == "nods":
             joints[:, : self._necks] = self._gaze_pose + rows[:, self._nods]
             joints = self._converter.inside(joints)
-        seconds = (np.arange(origin, origin + count) * timeline.period_ns + (timeline.base_ns or 0)) * 1e-9
+        knots = np.arange(origin, origin + count, dtype=np.int64)
+        time_ns = knots * timeline.period_ns + (timeline.base_ns or 0)
         if self._blend_ns is not None and self.options.resume > 0:
-            share = smooth_step((seconds - self._blend_ns * 1e-9) / self.options.resume)[:, None]
+            share = smooth_step((time_ns - self._blend_ns) / (self.options.resume * 1e9))[:, None]
             joints = self._blend_from + share * (joints - self._blend_from)
         if self._retired_ns is not None:
-            share = smooth_step((seconds - self._retired_ns * 1e-9) / self.options.ease)[:, None]
+            share = smooth_step((time_ns - self._retired_ns) / (self.options.ease * 1e9))[:, None]
             joints = self._retired_from + share * (self._neutral - self._retired_from)
         return joints
 

@@ -32,7 +32,7 @@ def stop_phases(velocity: float, acceleration: float, limit: float, jerk: float)
     return (max(a + peak, 0.0) / jerk, sign * jerk), (max(hold, 0.0), 0.0), (peak / jerk, -sign * jerk)
 
 
-def stop_samples(state: tuple[float, float, float], limit: float, jerk: float, times: Sequence[float]) -> Float:
+def stop_samples(state: Sequence[float], limit: float, jerk: float, times: Sequence[float]) -> Float:
     """Position, velocity and acceleration at ascending times of the fastest stop: [N, 3]; at rest after its end."""
     p, v, a = state
     rows = []

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 
 
-class Rejected(ValueError):
+class RejectedError(ValueError):
     """A command that the controller does not take; the message says why."""
 
 
@@ -75,30 +75,32 @@ class TrajectoryController:
         :param names: its joints, in the order of the columns.
         :param times: seconds from the start, [N].
         :param position: [N, J]; ``velocity`` and ``acceleration`` likewise or None.
-        :raises Rejected: with the reason; the trajectory at hand then goes on.
+        :raises RejectedError: with the reason; the trajectory at hand then goes on.
         """
         seconds = np.asarray(times, dtype=np.float64)
         columns = self._columns(names)
         if not len(seconds):
-            raise Rejected("empty trajectory: it has no points")
+            raise RejectedError("empty trajectory: it has no points")
         if not np.isfinite(seconds).all() or seconds[0] < 0 or (np.diff(seconds) <= 0).any():
-            raise Rejected("times of points must be finite, not negative and strictly increasing")
+            raise RejectedError("times of points must be finite, not negative and strictly increasing")
         values = {"positions": position, "velocities": velocity, "accelerations": acceleration}
         parts = {name: self._part(name, data, (len(seconds), len(names))) for name, data in values.items()}
         if parts["positions"] is None:
-            raise Rejected("points without positions")
+            raise RejectedError("points without positions")
         if parts["accelerations"] is not None and parts["velocities"] is None:
-            raise Rejected("points with accelerations need velocities too")
+            raise RejectedError("points with accelerations need velocities too")
         speed = parts["velocities"]
         if speed is not None and not self._allow_moving_end and np.abs(speed[-1]).max() > 1e-9:
-            raise Rejected(
+            raise RejectedError(
                 f"velocity of the last point must be zero, not {np.abs(speed[-1]).max():.3g} rad/s "
                 "(allow_nonzero_velocity_at_trajectory_end is false)"
             )
         start = stamp_ns or now_ns
         absolute = start + np.round(seconds * 1e9).astype(np.int64)
         if absolute[-1] < now_ns:
-            raise Rejected(f"trajectory ended {(now_ns - absolute[-1]) / 1e9:.3f} s ago: all points are in the past")
+            raise RejectedError(
+                f"trajectory ended {(now_ns - absolute[-1]) / 1e9:.3f} s ago: all points are in the past"
+            )
         self._last = self.sample(now_ns)
         full = {name: None if part is None else self._all_joints(part, columns, name) for name, part in parts.items()}
         before = 0 if absolute[0] <= now_ns else 1
@@ -113,13 +115,13 @@ class TrajectoryController:
 
     def _columns(self, names: Sequence[str]) -> list[int]:
         if len(set(names)) != len(names):
-            raise Rejected("a joint is named twice")
+            raise RejectedError("a joint is named twice")
         unknown = [name for name in names if name not in self.names]
         if unknown or not names:
-            raise Rejected(f"unknown joints {', '.join(unknown)}: known are {', '.join(self.names)}")
+            raise RejectedError(f"unknown joints {', '.join(unknown)}: known are {', '.join(self.names)}")
         missing = [name for name in self.names if name not in names]
         if missing and not self._allow_partial:
-            raise Rejected(f"joints {', '.join(missing)} are missing (allow_partial_joints_goal is false)")
+            raise RejectedError(f"joints {', '.join(missing)} are missing (allow_partial_joints_goal is false)")
         return [self.names.index(name) for name in names]
 
     @staticmethod
@@ -128,9 +130,9 @@ class TrajectoryController:
             return None
         array = np.asarray(data, dtype=np.float64)
         if array.shape != shape:
-            raise Rejected(f"{name} have shape {list(array.shape)}, but there are {shape[0]} points of {shape[1]} joints")
+            raise RejectedError(f"{name} have shape {list(array.shape)} for {shape[0]} points of {shape[1]} joints")
         if not np.isfinite(array).all():
-            raise Rejected(f"{name} hold values that are not finite")
+            raise RejectedError(f"{name} hold values that are not finite")
         return array
 
     def _all_joints(self, part: Float, columns: list[int], name: str) -> Float:
@@ -192,11 +194,11 @@ class ForwardController:
     def take(self, values: ArrayLike) -> Float:
         """The commanded positions [J].
 
-        :raises Rejected: for a wrong number of values, or values that are not finite.
+        :raises RejectedError: for a wrong number of values, or values that are not finite.
         """
         array = np.asarray(values, dtype=np.float64).reshape(-1)
         if len(array) != len(self.names):
-            raise Rejected(f"{len(array)} commands for {len(self.names)} joints ({', '.join(self.names)})")
+            raise RejectedError(f"{len(array)} commands for {len(self.names)} joints ({', '.join(self.names)})")
         if not np.isfinite(array).all():
-            raise Rejected("commands hold values that are not finite")
+            raise RejectedError("commands hold values that are not finite")
         return array

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from timar_ros.errors import UserError
 from timar_ros.retarget.profile import Joint, NeckJoint, RobotProfile
@@ -79,12 +80,12 @@ def _armature(name: str) -> float:
 def urdf_to_mjcf(urdf: str) -> str:
     """A URDF of revolute and fixed joints with primitive shapes and STL meshes as MJCF with position servos.
 
-    Mimic joints become equalities. Servo gains are placeholders: :class:`timar_ros.simulation.head.MujocoHead` sets them.
+    Mimic joints become equalities. Servo gains are placeholders, set by :class:`timar_ros.simulation.head.MujocoHead`.
 
     :raises UserError: not a URDF, or a shape that it does not know.
     """
     try:
-        robot = ET.fromstring(urdf)
+        robot = ET.fromstring(urdf)  # noqa: S314 (a robot's description is the operator's own file)
     except ET.ParseError as error:
         raise UserError(f"no valid URDF: {error}") from error
     root, asset, world = _scene(robot.get("name", "robot"))
@@ -101,7 +102,7 @@ def urdf_to_mjcf(urdf: str) -> str:
     meshes: set[str] = set()
 
     def add(parent: ET.Element, name: str | None, joint: ET.Element | None) -> None:
-        body = ET.SubElement(parent, "body", name=str(name), **_pose(joint, "pos", "euler"))
+        body = ET.SubElement(parent, "body", {"name": str(name), **_pose(joint)})
         link = links[name]
         if joint is not None and joint.get("type") == "revolute":
             _add_joint(body, joint, actuators, equalities)
@@ -123,19 +124,17 @@ def _attribute(element: ET.Element, child: str, name: str, default: str = "") ->
     return default if found is None else found.get(name, default)
 
 
-def _pose(element: ET.Element | None, position: str, angles: str) -> dict[str, str]:
+def _pose(element: ET.Element | None) -> dict[str, str]:
     """The <origin> as MuJoCo's attributes; URDF's rpy are turns about fixed axes, so the order is z y x from inside."""
     if element is None or element.find("origin") is None:
         return {}
     origin = element.find("origin")
     assert origin is not None
-    result = {position: origin.get("xyz", "0 0 0")}
+    result = {"pos": origin.get("xyz", "0 0 0")}
     roll, pitch, yaw = (float(x) for x in origin.get("rpy", "0 0 0").split())
     if roll or pitch or yaw:
-        from scipy.spatial.transform import Rotation
-
         x, y, z, w = Rotation.from_euler("xyz", [roll, pitch, yaw]).as_quat()
-        result["quat" if angles == "euler" else angles] = _text([w, x, y, z])
+        result["quat"] = _text([w, x, y, z])
     return result
 
 
@@ -164,8 +163,8 @@ def _add_inertia(body: ET.Element, link: ET.Element) -> None:
     keys = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
     values = [float(_attribute(inertial, "inertia", key, "0")) for key in keys]
     ET.SubElement(
-        body, "inertial", pos=_attribute(inertial, "origin", "xyz", "0 0 0"), mass=_attribute(inertial, "mass", "value"),
-        fullinertia=_text(values),
+        body, "inertial", pos=_attribute(inertial, "origin", "xyz", "0 0 0"),
+        mass=_attribute(inertial, "mass", "value"), fullinertia=_text(values),
     )  # fmt: skip
 
 
@@ -175,7 +174,7 @@ def _add_geometry(body: ET.Element, visual: ET.Element, asset: ET.Element, meshe
     if shape is None:
         return
     attributes = {"name": visual.get("name", ""), "material": _attribute(visual, "material", "name")}
-    attributes.update(_pose(visual, "pos", "euler"))
+    attributes.update(_pose(visual))
     if shape.tag == "mesh":
         file = Path(shape.get("filename", "").replace("package://", ""))
         if file.stem not in meshes:
@@ -191,7 +190,8 @@ def _add_geometry(body: ET.Element, visual: ET.Element, asset: ET.Element, meshe
         attributes.update(type="box", size=_text([float(x) / 2 for x in shape.get("size", "").split()]))
     else:
         raise UserError(f"URDF shape '{shape.tag}' is not known: use box, cylinder, sphere or an STL mesh")
-    ET.SubElement(body, "geom", contype="0", conaffinity="0", group="1", mass="0", **attributes)
+    common = {"contype": "0", "conaffinity": "0", "group": "1", "mass": "0"}
+    ET.SubElement(body, "geom", {**attributes, **common})
 
 
 def profile_to_mjcf(profile: RobotProfile) -> str:
@@ -215,11 +215,11 @@ def profile_to_mjcf(profile: RobotProfile) -> str:
         _shape(body, "sphere", [0.022], [0.095, side * 0.04, 0.135], "white")
         _shape(body, "sphere", [0.011], [0.110, side * 0.04, 0.135], "pupil")
     others = [joint for joint in profile.joints if not isinstance(joint, NeckJoint)]
-    for joint in others:
-        part = ET.SubElement(body, "body", name=f"{joint.name}_link", pos="0.02 0 0.06")
-        _hinge(part, joint, [0, 1, 0], actuators, joint.neutral)
+    for other in others:
+        part = ET.SubElement(body, "body", name=f"{other.name}_link", pos="0.02 0 0.06")
+        _hinge(part, other, [0, 1, 0], actuators, other.neutral)
         _inertia(part, 0.05, 0.0001)
-        if profile.jaw.joint is joint:
+        if profile.jaw.joint is other:
             _shape(part, "ellipsoid", [0.05, 0.06, 0.018], [0.045, 0, -0.02], "accent")
     root.append(actuators)
     ET.indent(root, "  ")

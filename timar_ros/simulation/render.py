@@ -53,7 +53,9 @@ class Camera:
         self._renderer.close()
 
 
-def draw_still(head: Head, path: str | os.PathLike[str], width: int = 640, height: int = 480, view: str = "front") -> None:
+def draw_still(
+    head: Head, path: str | os.PathLike[str], width: int = 640, height: int = 480, view: str = "front"
+) -> None:
     """Write one picture of the head as PNG.
 
     :raises UserError: nothing to draw with, or the file cannot be written.
@@ -116,7 +118,7 @@ class Film:
         """Add one picture [height, width, 3]."""
         self._writer.send(np.ascontiguousarray(picture))
 
-    def __enter__(self) -> Film:
+    def __enter__(self) -> Film:  # noqa: PYI034 (typing.Self needs 3.11)
         return self
 
     def __exit__(

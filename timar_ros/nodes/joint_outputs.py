@@ -1,0 +1,86 @@
+"""Joint motion to the topics of a robot: trajectories, forward commands, a pose; and always joint states."""
+
+from __future__ import annotations
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float32, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from timar_ros.nodes import qos
+from timar_ros.nodes.endpoints import EndpointNode
+from timar_ros.nodes.joint_messages import doubles, joint_state_message, trajectory_message
+from timar_ros.nodes.messages import to_stamp
+from timar_ros.retarget import JointMotion, RobotProfile
+
+TRAJECTORY_LEAD_NS = 20_000_000
+"""A trajectory's first point lies so far ahead: it must not have passed when the controller reads it."""
+
+
+class JointOutputs:
+    """The publishers of node `retarget`.
+
+    :param kind: ``trajectory``, ``forward`` or ``pose``.
+    :param states: also publish on ``joint_states``.
+    """
+
+    def __init__(self, node: EndpointNode, profile: RobotProfile, kind: str, states: bool) -> None:
+        self.kind, self._profile = kind, profile
+        self._necks = len(profile.neck)
+        self._trajectories = node.publish_on(JointTrajectory, "joint_trajectory", qos.commands())
+        self._commanded = [node.publish_on(JointState, "joint_commands", qos.commands())]
+        if states:
+            self._commanded.append(node.publish_on(JointState, "joint_states", qos.commands()))
+        self._mouth = node.publish_on(Float32, "mouth", qos.commands())
+        self._forward = node.publish_on(Float64MultiArray, "commands", qos.commands()) if kind == "forward" else None
+        self._pose = node.publish_on(PoseStamped, "head_pose", qos.commands()) if kind == "pose" else None
+
+    def send(self, motion: JointMotion) -> None:
+        """Publish due commands: every one as a joint state, the newest as a forward command, pose and mouth."""
+        names = motion.names
+        for row in range(len(motion)):
+            message = joint_state_message(int(motion.time_ns[row]), names, motion.position[row], motion.velocity[row])
+            for publisher in self._commanded:
+                publisher.publish(message)
+        if not motion.owned[-1]:
+            return
+        if self._forward is not None:
+            self._forward.publish(Float64MultiArray(data=doubles(motion.position[-1])))
+        if self._pose is not None:
+            self._pose.publish(self._pose_message(motion))
+        self._mouth.publish(Float32(data=float(motion.mouth[-1])))
+
+    def _pose_message(self, motion: JointMotion) -> PoseStamped:
+        message = PoseStamped()
+        message.header.stamp = to_stamp(int(motion.time_ns[-1]))
+        message.header.frame_id = self._profile.pose_frame
+        orientation = message.pose.orientation
+        orientation.x, orientation.y, orientation.z, orientation.w = motion.rotation[-1].tolist()
+        return message
+
+    def send_trajectory(self, motion: JointMotion, now_ns: int, stamped: bool, step: int) -> int | None:
+        """Publish a motion that ends at rest as a trajectory; returns when it ends, None if there was nothing to send.
+
+        :param stamped: stamp it with the time that its points count from, else with 0.
+        :param step: every how many commands there is a point.
+        """
+        begin = int(np.searchsorted(motion.time_ns, now_ns + TRAJECTORY_LEAD_NS, side="right"))
+        if self.kind != "trajectory" or begin >= len(motion):
+            return None
+        # Counted back from the end, so that the last point is the one at rest.
+        rows = np.arange(len(motion) - 1, begin - 1, -step)[::-1]
+        columns = slice(0 if motion.owned[begin] else self._necks, None)
+        names = motion.names[columns]
+        if not names:
+            return None
+        times = (motion.time_ns[rows] - now_ns) * 1e-9
+        # At rest to within rounding is meant as at rest: controllers refuse a last velocity that is not 0.
+        velocity, acceleration = motion.velocity[rows, columns].copy(), motion.acceleration[rows, columns].copy()
+        velocity[-1], acceleration[-1] = 0.0, 0.0
+        self._trajectories.publish(
+            trajectory_message(
+                now_ns if stamped else 0, names, times, motion.position[rows, columns], velocity, acceleration
+            )
+        )
+        return int(motion.time_ns[-1])

@@ -1,0 +1,65 @@
+"""Parameters of node `retarget`, and the behaviour that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from timar_ros.nodes.parameters import Parameter
+from timar_ros.retarget.options import GAZE_MODES, NEUTRAL_MODES, RetargetOptions
+from timar_ros.retarget.profile import OUTPUTS
+
+_DEFAULT = RetargetOptions()
+
+
+def _three(value: list[float]) -> str | None:
+    return None if len(value) == 3 else "must have three numbers"
+
+
+DYNAMIC = (
+    Parameter("speaking_gain", 1.0, "factor of the head's motion while the agent speaks", 0.0, 3.0, dynamic=True),
+    Parameter("listening_gain", 1.0, "factor of the head's motion while the agent listens", 0.0, 3.0, dynamic=True),
+    Parameter("jaw_gain", 1.0, "factor of the jaw's opening", 0.0, 5.0, dynamic=True),
+    Parameter("speaking_speed", 1.0, "share of the velocity limits used while speaking", 0.05, 1.0, dynamic=True),
+    Parameter("listening_speed", 1.0, "share of the velocity limits used while listening", 0.05, 1.0, dynamic=True),
+)
+
+PARAMETERS = (
+    Parameter("robot", "timar_head", "robot profile: a name (`timar robots list`) or a YAML file"),
+    Parameter("rate", 100.0, "joint commands per second [Hz]", 10.0, 500.0),
+    Parameter("output", "profile", "kind of command; profile: what the profile says", choices=("profile", *OUTPUTS)),
+    Parameter(
+        "stamp",
+        "presentation",
+        "stamp of trajectories: the time at which they begin, or 0 (at once) for a robot whose clock is not ours",
+        choices=("presentation", "zero"),
+    ),
+    Parameter("point_rate", 50.0, "points per second in a trajectory [Hz]", 5.0, 500.0),
+    Parameter("joint_states", False, "publish the commands as joint_states too, where no robot or simulator does"),
+    Parameter("wait_for_state", 1.0, "how long to wait for joint_states at the start, else neutral [s]", 0.0, 60.0),
+    Parameter("neutral", _DEFAULT.neutral, "what is taken for the head's neutral pose", choices=NEUTRAL_MODES),
+    Parameter("neutral_pose", [0.0, 0.0, 0.0], "rotation removed by 'fixed', FLAME axes [rad]", check=_three),
+    Parameter("neutral_seconds", _DEFAULT.neutral_seconds, "time constant of 'running' [s]", 1.0, 600.0),
+    Parameter("timeout", _DEFAULT.timeout, "silence after which the head eases to neutral [s]", 0.05, 60.0),
+    Parameter("ease", _DEFAULT.ease, "how long easing to neutral takes [s]", 0.1, 10.0),
+    Parameter("resume", _DEFAULT.resume, "how long a stream that begins or comes back is faded in [s]", 0.0, 5.0),
+    Parameter("idle_amplitude", _DEFAULT.idle_amplitude, "size of the motion while there is no stream [rad]", 0.0, 0.3),
+    Parameter(
+        "gaze_mode",
+        _DEFAULT.gaze_mode,
+        "while gaze/active is true: stay out (yield), or add nods to the pose of gaze/joint_states",
+        choices=GAZE_MODES,
+    ),
+    *DYNAMIC,
+)  # fmt: skip
+
+
+def retarget_options(value: Callable[[str], Any]) -> RetargetOptions:
+    """The behaviour that a node's parameters ask for.
+
+    :param value: gives a parameter's value by name.
+    """
+    names = [parameter.name for parameter in PARAMETERS if hasattr(_DEFAULT, parameter.name)]
+    values = {name: value(name) for name in names}
+    x, y, z = values["neutral_pose"]
+    return RetargetOptions(**{**values, "neutral_pose": (float(x), float(y), float(z))})
