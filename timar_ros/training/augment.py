@@ -15,7 +15,6 @@ from timar_ros.training.config import AugmentConfig
 
 Array = NDArray[np.float32]
 RATE = 16000
-FRAME_SAMPLES = 640
 # Knots of the random frequency response, evenly spaced in octaves.
 KNOTS_HZ = np.geomspace(60.0, 8000.0, 8)
 
@@ -78,14 +77,3 @@ def _noise(samples: int, rng: np.random.Generator) -> Array:
     spectrum = (rng.standard_normal((2, bins), np.float32) * shape.astype(np.float32)).view(np.float32)
     noise = fft.irfft(spectrum[0] + 1j * spectrum[1], size)[:samples].astype(np.float32)
     return noise / np.float32(np.sqrt(np.mean(np.square(noise))) + 1e-12)
-
-
-def change_speed(samples: Array, frames: Array, target_frames: int) -> tuple[Array, Array]:
-    """Audio ``[640·T]`` and motion ``[T,D]`` resampled together to ``target_frames`` frames."""
-    at = np.linspace(0, len(samples) - 1, target_frames * FRAME_SAMPLES)
-    audio = np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
-    position = np.linspace(0, len(frames) - 1, target_frames)
-    lower = np.minimum(position.astype(int), max(len(frames) - 2, 0))
-    weight = (position - lower)[:, None].astype(np.float32)
-    upper = np.minimum(lower + 1, len(frames) - 1)
-    return audio, frames[lower] * (1 - weight) + frames[upper] * weight

@@ -105,6 +105,11 @@ class OptimiserConfig:
     """``constant``; ``cosine`` to zero; ``decay``: constant, then linear to zero over the last ``decay_share``."""
     decay_share: float = 0.2
     ema: float = 0.9999
+    bound_weight: float = 1.0
+    """Weight of the variational bound, which trains the learned variance alone (paper: 1)."""
+    bound_steps: int | None = None
+    """Learn the variance for sampling in this many steps; None: for the 1000 steps of the paper. A variance learned for
+    1000 steps is used at 5 far outside of what it was learned for, which only a very well trained head survives."""
     noise_draws: int = 4
     """Noise draws per frame for the diffusion head (the authors' diffusion_batch_mul)."""
     precision: str = "bf16"
@@ -128,6 +133,8 @@ class TrainConfig:
     name: str = "timar"
     family: str = "timar"
     seed: int = 0
+    aligned_start: bool = False
+    """Start with positions and attention aligned in time (:mod:`timar_ros.training.alignment`)."""
     model: dict[str, Any] = field(default_factory=dict)
     """``size`` (mini, base, large, huge; default large) and any field of TimarConfig; for dualtalk: ``feature_dim``."""
     speech: SpeechConfig = SpeechConfig()
@@ -235,7 +242,7 @@ def _check(config: TrainConfig, where: str) -> None:
     for key in ("full_share", "token_drop", "turn_drop", "tracker_drop", "group_drop"):
         need(0 <= getattr(masks, key) <= 1, f"masks.{key}", "a probability in [0, 1]")
     need(data.clip_seconds > 0, "data.clip_seconds", "positive")
-    need(0 <= config.augment.speed < 0.5, "augment.speed", "in [0, 0.5)")
+    need(0 <= config.augment.speed <= 0.25, "augment.speed", "in [0, 0.25]")
     need(
         (config.speech.weights is None) != (config.speech.config is None),
         "speech",

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from timar_ros.data.dualtalk import FRAME_RATE, SAMPLES_PER_FRAME, Clip, DualTalkFolder
+from timar_ros.data.augment import change_speed
+from timar_ros.data.dualtalk import FRAME_RATE, Clip, DualTalkFolder
 from timar_ros.errors import UserError
-from timar_ros.training.augment import augment, change_speed
+from timar_ros.training.augment import augment
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.masks import draw_masks, mask_share
 
@@ -65,22 +66,20 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
         start = min(start, available - wanted)
         clip = Clip(clip.pair, clip.agent, start, wanted)
         item = self.folder.load(clip)
-        speech = {"user": item["user_speech"], "agent": item["agent_speech"]}
-        motion = {"user": item["user_motion"], "agent": item["agent_motion"]}
         if wanted != self.frames:
-            for role in speech:
-                speech[role], motion[role] = change_speed(speech[role], motion[role], self.frames)
-        speech["user"], speech["agent"] = augment(speech["user"], speech["agent"], config.augment, rng)
+            item = change_speed(item, self.frames)
+        user_speech, agent_speech = augment(item["user_speech"], item["agent_speech"], config.augment, rng)
+        user_motion = np.array(item["user_motion"])
         masks = draw_masks(self.frames, self.turn_frames, share, config.masks, rng)
         for group in masks.untracked:
-            motion["user"][:, group] = np.nan
+            user_motion[:, group] = np.nan
         draws = config.optimiser.noise_draws
         return {
             "name": clip.name,
-            "user_speech": torch.from_numpy(speech["user"]),
-            "agent_speech": torch.from_numpy(speech["agent"]),
-            "user_motion": torch.from_numpy(np.ascontiguousarray(motion["user"])),
-            "agent_motion": torch.from_numpy(np.ascontiguousarray(motion["agent"])),
+            "user_speech": torch.from_numpy(user_speech),
+            "agent_speech": torch.from_numpy(agent_speech),
+            "user_motion": torch.from_numpy(user_motion),
+            "agent_motion": torch.from_numpy(np.ascontiguousarray(item["agent_motion"])),
             "agent_mask": torch.from_numpy(masks.agent),
             "user_speech_drop": torch.from_numpy(masks.user_speech),
             "user_motion_drop": torch.from_numpy(masks.user_motion),
@@ -108,7 +107,8 @@ class StepSampler(Sampler[list[tuple[int, int, int]]]):
     ) -> None:
         if batch_size % (world * micro_batch):
             raise UserError(
-                f"optimiser.batch_size {batch_size} must be a multiple of processes x micro_batch = {world} x {micro_batch}"
+                f"optimiser.batch_size {batch_size} must be a multiple of "
+                f"processes x micro_batch = {world} x {micro_batch}"
             )
         self.clips, self.batch_size, self.micro_batch, self.steps = clips, batch_size, micro_batch, steps
         self.seed, self.first_step, self.rank, self.world = seed, first_step, rank, world
@@ -149,8 +149,3 @@ def motion_statistics(folder: DualTalkFolder, clips: list[Clip]) -> tuple[np.nda
     if not np.isfinite(frames).all():
         raise UserError(f"{clips[0].pair.folder}: motion holds NaN or infinity; timar data check lists the files")
     return frames.mean(0), np.maximum(frames.std(0), 1e-4)
-
-
-def samples_of(frames: int) -> int:
-    """Speech samples under ``frames`` motion frames."""
-    return frames * SAMPLES_PER_FRAME

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -31,14 +32,14 @@ log = logging.getLogger(__name__)
 def mel_points(count: int, low: float = 60.0, high: float = 7600.0) -> np.ndarray:
     """``count`` frequencies in Hz, evenly spaced on the mel scale (HTK's formula), ends included."""
     ends = 2595 * np.log10(1 + np.array([low, high]) / 700)
-    return np.asarray(700 * (10 ** (np.linspace(*ends, count) / 2595) - 1))
+    return np.asarray(700 * (10 ** (np.linspace(ends[0], ends[1], count) / 2595) - 1))
 
 
 @torch.no_grad()
 def initialise_filters(encoder: nn.Module, seed: int = 0) -> bool:
     """Make the first convolution a bank of windowed sinusoids, four phases a frequency, if its kernel is long enough.
 
-    Its bias becomes a fixed pattern: after the LayerNorm over channels, how much of that pattern is left tells the level.
+    Its bias becomes a fixed pattern: how much of it is left after the LayerNorm over channels tells the level.
     Returns whether anything was changed.
     """
     conv = encoder.feature_extractor.conv_layers[0].conv  # type: ignore[union-attr,index]
@@ -83,7 +84,7 @@ def fit_filterbank(
     frames: int,
     steps: int,
     learning_rate: float,
-    autocast: torch.autocast,
+    autocast: Callable[[], AbstractContextManager[None]],
 ) -> float:
     """Train ``encoder`` alone to give log-mel energies, through a linear layer that is then thrown away.
 
@@ -104,10 +105,14 @@ def fit_filterbank(
             warm = min(1.0, (step + 1) / (0.05 * steps))
             group["lr"] = learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
         target = log_mel(batch, frames)
-        with autocast:
+        if step == 0:
+            with torch.no_grad():
+                readout.bias.copy_(target.mean((0, 1)))
+        with autocast():
             given = readout(encode(encoder, batch, frames))
         error = (given.float() - target).square().mean((0, 1))
-        variance = target.var((0, 1)) + 1e-3
+        # A band in which nothing happens would otherwise weigh without bound.
+        variance = target.var((0, 1)) + 0.1
         loss = (error / variance).mean()
         optimiser.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""What is hidden from the model in training, drawn per clip so that the draw does not depend on the process it lands on."""
+"""What is hidden from the model in training, drawn clip by clip so that it does not depend on the process."""
 
 from __future__ import annotations
 

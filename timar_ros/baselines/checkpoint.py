@@ -1,0 +1,64 @@
+"""A DualTalk baseline on disk: config.json and model.safetensors, as TIMAR's folders are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
+from timar_ros.errors import UserError
+
+FORMAT = "timar_ros dualtalk 1"
+
+
+def save_dualtalk(model: DualTalk, folder: str | Path, *, name: str, dtype: str | None = None, **notes: Any) -> None:
+    """Write a model's folder, each file by rename; ``dtype`` ("float16") is how weights are stored."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = torch.float16 if dtype == "float16" else torch.float32
+    state = {key: value.detach().cpu().to(stored).contiguous() for key, value in model.state_dict().items()}
+    description = {
+        "format": FORMAT,
+        "name": name,
+        "trained": True,
+        "model": model.config.to_dict(),
+        "speech": model.speech_config,
+        **notes,
+    }
+    weights, text = folder / "model.safetensors", folder / "config.json"
+    part = weights.with_suffix(f".{os.getpid()}.part")
+    save_file(state, part)
+    part.replace(weights)
+    part = text.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    part.replace(text)
+
+
+def is_dualtalk(folder: str | Path) -> bool:
+    """Whether a folder holds a DualTalk baseline."""
+    try:
+        values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
+def load_dualtalk(folder: str | Path) -> DualTalk:
+    """Load a folder that :func:`save_dualtalk` wrote, in fp32 on the CPU, ready for inference.
+
+    :raises UserError: unreadable, or weights that do not fit the configuration.
+    """
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        model = DualTalk(DualTalkConfig.from_dict(values["model"]), values["speech"])
+        model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: no readable DualTalk model ({str(error).splitlines()[0]})") from error
+    return model.eval()

@@ -1,0 +1,83 @@
+"""`timar evaluate`: a model or ready predictions against a data set, or what a robot did in a bag."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+SUMMARY = "Score a model, ready predictions or a recorded robot: the paper's table beside the published numbers."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `timar evaluate`."""
+    what = parser.add_argument_group("what to score, against a data set")
+    what.add_argument(
+        "--model",
+        nargs="+",
+        metavar="M",
+        help="folders or names of models (TIMAR or DualTalk), or the baselines mean-pose and random-clip",
+    )
+    what.add_argument("--prediction", metavar="DIR", help="score ready predictions X_speaker1|2.npy [T,56] or .npz")
+    what.add_argument("--data", metavar="DIR", help="data set in DualTalk's layout (timar synth makes one)")
+    what.add_argument("--split", default="test", help="test, ood or another folder of the data; several with commas")
+    how = parser.add_argument_group("how the model is run")
+    how.add_argument("--history", default="0,1,3,7", help="turns of history before the current one, with commas")
+    how.add_argument("--policy", choices=("sliding", "stepped"), default="sliding", help="how the window moves")
+    how.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="when motion is made")
+    how.add_argument(
+        "--normalising",
+        choices=("clip", "running"),
+        default="clip",
+        help="of the audio: over the whole file (paper, looks ahead) or as it comes (live)",
+    )
+    how.add_argument("--steps", type=int, help="diffusion steps (default: the model's)")
+    how.add_argument("--guidance", type=float, default=1.0, help="strength of classifier-free guidance")
+    how.add_argument("--temperature", type=float, default=1.0, help="of the noise added between steps")
+    how.add_argument("--noise-correlation", type=float, help="seconds; 0 is the paper (default: the model's)")
+    how.add_argument("--iterations", type=int, default=1, help="rounds of masked decoding")
+    how.add_argument("--open-history", action="store_true", help="remember the agent's own motion")
+    how.add_argument("--seams", action="store_true", help="join turns smoothly, as live (the paper does not)")
+    how.add_argument("--seed", type=int, default=0, help="of the sampling noise")
+    out = parser.add_argument_group("work and output")
+    out.add_argument("--out", default="runs/evaluation", help="predictions and scores are kept here and taken up again")
+    out.add_argument("--limit", type=int, help="only so many conversations and roles, evenly chosen")
+    out.add_argument("--jobs", type=int, default=1, help="processes")
+    out.add_argument("--json", metavar="FILE", help="write every metric")
+    out.add_argument("--markdown", metavar="FILE", help="write the table")
+    _add_bag_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Dispatch to bags, predictions or models."""
+    if any(getattr(args, name, None) for name in ("bag", "compare", "robustness")):
+        from timar_ros.evaluation.bag_cli import run_bag
+
+        return int(run_bag(args))
+    from timar_ros.cli.console import console, progress, table
+    from timar_ros.errors import UserError
+    from timar_ros.evaluation.on_data import evaluate
+    from timar_ros.evaluation.tables import COLUMNS, cells
+
+    if not args.data or bool(args.model) == bool(args.prediction):
+        raise UserError("give --data DIR with either --model M or --prediction DIR (or --bag BAG)")
+    with progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        rows = evaluate(args, report)
+    for split in dict.fromkeys(row.split for row in rows):
+        shown = [[row.label, *cells(row)] for row in rows if row.split == split]
+        console.print(table(f"{split} (lower is better, but for SID)", ["model", *COLUMNS], shown))
+    return 0
+
+
+def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    try:
+        from timar_ros.evaluation.bag_cli import add_bag_arguments
+    except ImportError:
+        return
+    add_bag_arguments(parser)

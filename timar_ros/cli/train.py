@@ -1,0 +1,69 @@
+"""`timar train`: train a model by a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from timar_ros.training.config import TrainConfig
+
+SUMMARY = "Train TIMAR, an ablation of it or the DualTalk baseline (one process, or many under accelerate launch)."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `timar train`."""
+    parser.add_argument("config", metavar="CONFIG.yaml", help="the run, such as config/train/timar_mini.yaml")
+    parser.add_argument("--resume", action="store_true", help="continue from the run folder's newest checkpoint")
+    parser.add_argument("--folder", help="write the run here instead of the configuration's run.folder")
+    parser.add_argument("--data", help="train on this folder instead of the configuration's data.path")
+    parser.add_argument("--steps", type=int, help="end after this many steps instead of the configuration's")
+    parser.add_argument("--skip-broken", action="store_true", help="leave broken conversations out instead of refusing")
+    parser.add_argument("--threads", type=int, help="CPU threads of each process (default: PyTorch's choice)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the data, train with a progress display, say where the model lies."""
+    import logging
+
+    import torch
+
+    from timar_ros.cli.console import progress, stderr
+    from timar_ros.errors import UserError
+    from timar_ros.training.config import load_config
+    from timar_ros.training.trainer import Trainer
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("timar_ros").setLevel(logging.INFO)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = _overridden(load_config(args.config), args)
+    trainer = Trainer(config, resume=args.resume, skip=frozenset())
+    if trainer.step >= trainer.total:
+        raise UserError(f"{config.run.folder}: already at step {trainer.step} of {trainer.total}; nothing to do")
+    main = trainer.accelerator.is_main_process
+    with progress() as bar:
+        task = bar.add_task(config.name, total=trainer.total, completed=trainer.step, visible=main)
+
+        def report(step: int, total: int, metrics: dict[str, float]) -> None:
+            bar.update(task, total=total, completed=step, description=f"{config.name} loss {metrics['loss']:.3f}")
+
+        metrics = trainer.fit(report)
+    if main:
+        stderr.print(f"model: {trainer.run / 'model'}; " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+    return 0
+
+
+def _overridden(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """The configuration with what the command line changes."""
+    from dataclasses import replace
+
+    if args.folder:
+        config = replace(config, run=replace(config.run, folder=args.folder))
+    if args.data:
+        config = replace(config, data=replace(config.data, path=args.data))
+    if args.steps:
+        config = replace(config, optimiser=replace(config.optimiser, steps=args.steps, epochs=None))
+    if args.skip_broken:
+        config = replace(config, data=replace(config.data, skip_broken=True))
+    return config

@@ -1,0 +1,132 @@
+"""What `timar evaluate --data` does: predict what is missing, score, join with the published lines, write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from timar_ros.data.dualtalk import DualTalkFolder
+from timar_ros.data.files import atomic_path
+from timar_ros.errors import UserError
+from timar_ros.evaluation.inference import NAIVE, Recipe, chosen_clips, make_recipe, predict
+from timar_ros.evaluation.metrics import mean_metrics
+from timar_ros.evaluation.scoring import find_predictions, score_all
+from timar_ros.evaluation.tables import Row, as_json, markdown, published
+
+Report = Callable[[str, int, int], None]
+
+
+def evaluate(args: argparse.Namespace, report: Report) -> list[Row]:
+    """All rows that the command line asks for, published ones first; files are written on the way out.
+
+    :param report: called with (stage, done, total).
+    :raises UserError: bad options, data or models.
+    """
+    rows = []
+    for split in _listed(args.split, "--split"):
+        rows += published(split)
+        if args.prediction:
+            rows.append(_ready(args, split, report))
+        else:
+            rows += [_model(args, recipe, label, report) for label, recipe in recipes(args, split)]
+    if args.json:
+        _write(Path(args.json), json.dumps(as_json(rows), indent=2) + "\n")
+    if args.markdown:
+        _write(Path(args.markdown), markdown(rows))
+    return rows
+
+
+def recipes(args: argparse.Namespace, split: str) -> list[tuple[str, Recipe]]:
+    """What to run for a split, with labels; only TIMAR has history lengths."""
+    made = []
+    for model in args.model:
+        name = Path(model).name
+        if model in NAIVE:
+            made.append((name, make_recipe(model, args.data, split, seed=args.seed)))
+            continue
+        for history in _listed(args.history, "--history"):
+            if not history.isdigit():
+                raise UserError(f"--history {args.history}: whole numbers of turns with commas, such as 0,1,3,7")
+            recipe = make_recipe(model, args.data, split, **_options(args, model, int(history)))
+            if not recipe.options:
+                made.append((name, recipe))
+                break
+            made.append((f"{name} n={history}", recipe))
+    return made
+
+
+def _options(args: argparse.Namespace, model: str, history: int) -> dict[str, object]:
+    """Of the pipeline; what is at its default is left out, so that predictions outlive new options."""
+    return {
+        "context_seconds": (history + 1) * _turn_seconds(model),
+        "context_policy": args.policy,
+        "mode": args.mode,
+        "normalising": args.normalising,
+        "guidance": args.guidance,
+        "temperature": args.temperature,
+        "iterations": args.iterations,
+        "mask_history_agent": not args.open_history,
+        "seams": args.seams,
+        "seed": args.seed,
+        **({} if args.steps is None else {"sampling_steps": args.steps}),
+        **({} if args.noise_correlation is None else {"noise_correlation": args.noise_correlation}),
+    }
+
+
+def _turn_seconds(model: str) -> float:
+    try:
+        described = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        return float(described["model"]["turn_seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1.0
+
+
+def _model(args: argparse.Namespace, recipe: Recipe, label: str, report: Report) -> Row:
+    folder = predict(
+        recipe, args.out, args.jobs, args.limit, lambda done, all_: report(f"{recipe.split}: {label}", done, all_)
+    )
+    _wait_for_all()
+    count = len(chosen_clips(recipe, args.limit))
+    kept = folder / f"scores-{count}.json"
+    if kept.exists():
+        metrics = json.loads(kept.read_text(encoding="utf-8"))
+    else:
+        wanted = {f"{clip.pair.name}_speaker{clip.agent}" for clip in chosen_clips(recipe, args.limit)}
+        tasks, _ = find_predictions(folder, DualTalkFolder(args.data, recipe.split))
+        stage = f"{recipe.split}: {label}, metrics"
+        scores = score_all(
+            [t for t in tasks if t.name in wanted], args.jobs, lambda done, all_: report(stage, done, all_)
+        )
+        metrics = mean_metrics([score.metrics for score in scores])
+        _write(kept, json.dumps(metrics, indent=2) + "\n")
+    return Row(label, recipe.split, metrics, count, note={"model": recipe.model, "options": recipe.options})
+
+
+def _ready(args: argparse.Namespace, split: str, report: Report) -> Row:
+    tasks, strangers = find_predictions(args.prediction, DualTalkFolder(args.data, split))
+    scores = score_all(tasks, args.jobs, lambda done, all_: report(f"{split}: metrics", done, all_))
+    note: dict[str, object] = {"passed_over": strangers} if strangers else {}
+    return Row(Path(args.prediction).name, split, mean_metrics([s.metrics for s in scores]), len(scores), note=note)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _listed(text: str, option: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"{option} is empty")
+    return parts
+
+
+def _wait_for_all() -> None:
+    """Under ``accelerate launch`` scores are made when every process has its share of predictions."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()

@@ -1,0 +1,94 @@
+"""From a configuration to a model ready to be trained, and from a trained one to a model's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from timar_ros.baselines.checkpoint import save_dualtalk
+from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
+from timar_ros.data.dualtalk import DualTalkFolder
+from timar_ros.errors import UserError, require
+from timar_ros.model import Timar, TimarConfig, create_timar, save_timar
+from timar_ros.training.alignment import align
+from timar_ros.training.config import TrainConfig
+from timar_ros.training.dataset import motion_statistics
+from timar_ros.training.filterbank import initialise_filters
+
+# Clips whose motion gives the statistics for standardising: enough for three digits, read in seconds.
+STATISTICS_CLIPS = 400
+
+
+def build_model(config: TrainConfig) -> Timar | DualTalk:
+    """A model with random weights (but a pretrained speech encoder, where the configuration names one)."""
+    if config.family == "dualtalk":
+        if config.speech.config is None:
+            raise UserError("family dualtalk: give speech.config (its two encoders are trained along)")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            baseline = DualTalk(DualTalkConfig.from_dict(config.model), config.speech.config)
+        for encoder in (baseline.joint_encoder.audio_encoder1, baseline.joint_encoder.audio_encoder2):
+            initialise_filters(encoder, config.seed)
+        return baseline
+    values = dict(config.model)
+    size = values.pop("size", "large")
+    shape = TimarConfig.of_size(str(size)).to_dict() | values
+    encoder = None
+    speech = config.speech.config
+    if config.speech.weights is not None:
+        encoder = _pretrained(config.speech.weights)
+        speech = encoder.config.to_dict()
+        shape["speech_width"] = speech["hidden_size"]
+    model = create_timar(TimarConfig.from_dict(shape), speech, config.seed)
+    if encoder is not None:
+        model.speech_encoder, model.speech_source = encoder, None if config.speech.trainable else config.speech.weights
+    else:
+        initialise_filters(model.speech_encoder, config.seed)
+    model.speech_encoder.requires_grad_(config.speech.trainable)
+    if config.aligned_start:
+        align(model, config.seed)
+    model.name = config.name
+    return model
+
+
+def _pretrained(source: str) -> nn.Module:
+    transformers = require("transformers", "pip install 'transformers>=4.45'", "the speech encoder")
+    try:
+        made: nn.Module = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"speech.weights '{source}' cannot be loaded ({reason}): give a folder that holds it"
+        ) from error
+    return made
+
+
+def set_statistics(model: Timar | DualTalk, config: TrainConfig, skip: frozenset[str] = frozenset()) -> None:
+    """Fill the statistics of a model that standardises motion, from an even choice of the training clips."""
+    if not model.config.standardise:
+        return
+    folder = DualTalkFolder(config.data.path, config.data.split, skip=skip)
+    clips = folder.clips(config.data.clip_seconds)
+    chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), STATISTICS_CLIPS)).astype(int)]
+    mean, deviation = motion_statistics(folder, chosen)
+    model.motion_mean.copy_(torch.from_numpy(mean))
+    model.motion_scale.copy_(torch.from_numpy(deviation))
+
+
+def save_model(
+    model: Timar | DualTalk, folder: Path, config: TrainConfig, dtype: str | None = None, **notes: Any
+) -> None:
+    """Write a trained model's folder: config.json (``trained: true``, how it was trained) and model.safetensors."""
+    notes = {"training": {"config": config.to_dict(), **notes}}
+    if isinstance(model, DualTalk):
+        save_dualtalk(model, folder, name=config.name, dtype=dtype, **notes)
+        return
+    before, model.trained = model.trained, True
+    try:
+        save_timar(model, folder, name=config.name, dtype=dtype, **notes)
+    finally:
+        model.trained = before

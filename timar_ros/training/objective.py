@@ -1,0 +1,131 @@
+"""A batch's loss, for TIMAR and for the DualTalk baseline alike: per-frame losses and which of them count."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from timar_ros.baselines.dualtalk import DualTalk
+from timar_ros.model import Timar
+from timar_ros.model import tokens as layout
+from timar_ros.model.diffusion import make_schedule, motion_mse
+
+
+class Objective(nn.Module):
+    """Wraps a model so that a call gives its loss: what a distributed wrapper then wraps.
+
+    The sum over the counted frames and their number are given apart, so that processes and micro-batches can be joined
+    exactly: the loss is the sum of all sums over the sum of all counts.
+    """
+
+    def __init__(self, model: Timar | DualTalk, bound_weight: float = 1.0, bound_steps: int | None = None) -> None:
+        super().__init__()
+        self.bound_weight, self.bound_steps = bound_weight, bound_steps
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """``(sum of losses, sum of their x0 or motion MSE parts, number of frames counted)`` of a batch."""
+        if isinstance(self.model, DualTalk):
+            return self._dualtalk(self.model, batch)
+        return self._timar(self.model, batch)
+
+    def _dualtalk(self, model: DualTalk, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        motion = batch["user_motion"].masked_fill(batch["user_motion_drop"].unsqueeze(-1), torch.nan)
+        loss = model.training_loss(batch["agent_speech"], batch["user_speech"], motion, batch["agent_motion"])
+        count = torch.tensor(float(loss.numel()), device=loss.device)
+        return loss.sum(), loss.detach().sum(), count
+
+    def _timar(self, model: Timar, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        cond = clip_conditioning(model, batch, batch["agent_mask"]).flatten(0, 1)
+        target = model.standardise(batch["agent_motion"]).flatten(0, 1)
+        weight = batch["agent_mask"].flatten().float()
+        if not model.config.diffusion:
+            losses = mse = motion_mse(model.mlp_head(cond).float(), target)
+        else:
+            draws = len(batch["timesteps"])
+            weight = weight.repeat(draws)
+            mse, bound = model.diffloss.loss(
+                target.repeat(draws, 1),
+                cond.repeat(draws, 1),
+                batch["timesteps"].flatten(),
+                batch["noise"].flatten(0, -2),
+            )
+            if self.bound_steps is not None:
+                first = strided_bound(model, target, cond, batch["timesteps"][0], batch["noise"][0], self.bound_steps)
+                bound = first.repeat(draws)
+            losses = mse + self.bound_weight * bound
+        return (losses * weight).sum(), (mse.detach() * weight).sum(), weight.sum()
+
+
+def strided_bound(model: Timar, target: Tensor, cond: Tensor, timesteps: Tensor, noise: Tensor, count: int) -> Tensor:
+    """The variational bound (bits, ``[n]``) of the process with ``count`` steps, for the variance alone.
+
+    Noise levels are those of the sampler; the last step, at which it adds no noise, is left out. The conditioning gets
+    no gradient: what to predict is learned from x0's error.
+
+    :param timesteps: of 1000; only spread over the sampler's steps.
+    """
+    schedule = make_schedule(count)
+    index = 1 + timesteps.flatten() % (count - 1)
+
+    def at(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=target.device)[index].unsqueeze(-1)
+
+    noisy = at(schedule.signal) * target + at(schedule.noise) * noise.flatten(0, -2)
+    steps = torch.as_tensor(schedule.steps, device=target.device)[index]
+    x0, fraction = model.diffloss.net(noisy, steps, cond.detach()).float().chunk(2, dim=-1)
+    low, high = at(schedule.log_posterior), at(schedule.log_beta)
+    log_variance = low + (fraction + 1) / 2 * (high - low)
+    offset = at(schedule.posterior_x0) * (target - x0.detach())
+    divergence = 0.5 * (log_variance - low - 1 + torch.exp(low - log_variance) + offset**2 * torch.exp(-log_variance))
+    return divergence.mean(-1) / math.log(2)
+
+
+def clip_conditioning(model: Timar, batch: dict[str, Tensor], agent_mask: Tensor) -> Tensor:
+    """The conditioning ``[B, T, D]`` of every agent frame of whole clips: each turn sees itself and those before it.
+
+    With the drops given (not drawn), so that what a clip hides does not depend on the process it lands on.
+    """
+    frames = model.config.turn_frames
+    clips = len(batch["agent_motion"])
+    turns = batch["agent_motion"].shape[1] // frames
+
+    def speech_tokens(samples: Tensor) -> Tensor:
+        states = model.encode_speech(samples.reshape(clips * turns, -1))
+        return states.unflatten(0, (clips, turns))
+
+    def drop(tokens: Tensor, dropped: Tensor) -> Tensor:
+        kept = tokens.to(model.fake_latent.dtype)
+        return torch.where(dropped.view(clips, turns, frames, 1), model.fake_latent, kept)
+
+    def by_turn(motion: Tensor) -> Tensor:
+        return motion.unflatten(1, (turns, frames))
+
+    tokens = model.assemble(
+        drop(speech_tokens(batch["user_speech"]), batch["user_speech_drop"]),
+        drop(model.encode_motion(by_turn(batch["user_motion"])), batch["user_motion_drop"]),
+        speech_tokens(batch["agent_speech"]).to(model.fake_latent.dtype),
+        model.encode_motion(by_turn(batch["agent_motion"])).to(model.fake_latent.dtype),
+    )
+    z = model.condition(tokens.flatten(1, 2), layout.expand_agent_mask(agent_mask, frames))
+    return cast("Tensor", z.unflatten(1, (turns, -1))[:, :, layout.agent_motion_slice(frames)].flatten(1, 2))
+
+
+@torch.no_grad()
+def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """Motion ``[B, T, 56]`` for whole clips at once: as streaming with masked history in its first window."""
+    cond = clip_conditioning(model, batch, torch.ones_like(batch["agent_mask"])).flatten(0, 1)
+    if not model.config.diffusion:
+        motion = model.mlp_head(cond).float()
+    else:
+        steps = model.config.sampling_steps
+        initial, added = (
+            torch.randn((len(cond), 56), generator=generator),
+            torch.randn((steps, len(cond), 56), generator=generator),
+        )
+        motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device)))
+    return model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])

@@ -1,0 +1,31 @@
+"""The learning rate over a run."""
+
+from __future__ import annotations
+
+import math
+
+from timar_ros.training.config import OptimiserConfig
+
+
+def total_steps(options: OptimiserConfig, clips: int) -> int:
+    """Optimiser steps of the whole run."""
+    return options.steps or max(1, round((options.epochs or 0) * clips / options.batch_size))
+
+
+def warmup_steps(options: OptimiserConfig, clips: int) -> int:
+    """Optimiser steps of the linear warm-up."""
+    if options.warmup_steps is not None:
+        return options.warmup_steps
+    return round((options.warmup_epochs or 0) * clips / options.batch_size)
+
+
+def learning_rate(step: int, total: int, warmup: int, options: OptimiserConfig) -> float:
+    """The rate of the step that brings the count from ``step`` to ``step + 1``."""
+    rate = options.learning_rate
+    if step < warmup:
+        return rate * (step + 1) / warmup
+    if options.schedule == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if options.schedule == "decay":
+        return rate * min(1.0, (total - step) / max(1.0, options.decay_share * total))
+    return rate

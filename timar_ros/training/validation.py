@@ -1,0 +1,85 @@
+"""What a run is judged by while it trains: the loss of fixed clips as they are, and motion sampled for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timar_ros.baselines.dualtalk import DualTalk
+from timar_ros.data.dualtalk import SAMPLES_PER_FRAME
+from timar_ros.model import Timar
+from timar_ros.model.diffusion import TRAINING_STEPS
+from timar_ros.training.config import AugmentConfig, MaskConfig, OptimiserConfig, TrainConfig
+from timar_ros.training.dataset import TrainingClips, collate
+from timar_ros.training.objective import Objective, sample_clips
+
+BATCH = 4
+
+
+class Validation:
+    """Loads the validation split's first clips in an even choice and measures a model on them."""
+
+    def __init__(self, config: TrainConfig, turn_frames: int, skip: frozenset[str]) -> None:
+        data = replace(config.data, split=config.data.validation_split or "test", random_starts=False)
+        plain = replace(
+            config,
+            data=data,
+            augment=AugmentConfig(),
+            masks=MaskConfig(full_share=1.0, token_drop=0.0),
+            optimiser=replace(config.optimiser, noise_draws=1) if config.optimiser else OptimiserConfig(),
+        )
+        self.clips = TrainingClips(plain, turn_frames, TRAINING_STEPS, skip)
+        self.bound = (config.optimiser.bound_weight, config.optimiser.bound_steps)
+        count = min(config.data.validation_clips, len(self.clips))
+        self.indices = np.linspace(0, len(self.clips) - 1, count).astype(int)
+
+    @torch.no_grad()
+    def measure(self, model: Timar | DualTalk, accelerator: Any) -> dict[str, float]:
+        """Loss, MSE and spread by group of columns, and how the jaw follows the agent's speech (``val_jaw_energy``)."""
+        model.eval()
+        objective = Objective(model, *self.bound)
+        sums = torch.zeros(3)
+        truths, predictions, speeches = [], [], []
+        generator = torch.Generator().manual_seed(0)
+        for first in range(0, len(self.indices), BATCH):
+            samples = [
+                self.clips[0, first + i, int(index)] for i, index in enumerate(self.indices[first : first + BATCH])
+            ]
+            batch = collate(samples)
+            batch.pop("name")
+            moved = {k: v.to(accelerator.device) for k, v in batch.items() if isinstance(v, Tensor)}
+            with accelerator.autocast():
+                sums += torch.stack([part.detach().float().cpu() for part in objective(moved)])
+                if isinstance(model, DualTalk):
+                    motion = model(moved["agent_speech"], moved["user_speech"], moved["user_motion"])
+                else:
+                    motion = sample_clips(model, moved, generator)
+            truths.append(moved["agent_motion"].cpu().numpy())
+            predictions.append(motion.float().cpu().numpy())
+            speeches.append(moved["agent_speech"].cpu().numpy())
+        truth, prediction, speech = (np.concatenate(parts) for parts in (truths, predictions, speeches))
+        found = {"val_loss": float(sums[0] / sums[2]), "val_mse": float(sums[1] / sums[2])}
+        for name, part in (("exp", slice(0, 50)), ("jaw", slice(50, 53)), ("pose", slice(53, 56))):
+            t, p = truth[..., part], prediction[..., part]
+            found[f"val_mse_{name}"] = float(np.square(t - p).mean())
+            found[f"val_sd_{name}"] = float(p.std(1).mean() / t.std(1).mean())
+        found["val_jaw_energy"] = jaw_follows(speech, prediction[..., 50])
+        found["val_jaw_energy_truth"] = jaw_follows(speech, truth[..., 50])
+        return found
+
+
+def jaw_follows(speech: np.ndarray, jaw: np.ndarray, smoothing: int = 5) -> float:
+    """Mean correlation over clips of smoothed log-energy of speech ``[B, 640·T]`` and jaw opening ``[B, T]``."""
+    power = np.square(speech.reshape(*jaw.shape, SAMPLES_PER_FRAME)).mean(-1)
+    energy = np.log(np.sqrt(power) + 1e-2)
+    kernel = np.ones(smoothing) / smoothing
+    found = []
+    for e, j in zip(energy, jaw, strict=True):
+        smooth = np.convolve(e, kernel, "same")
+        if smooth.std() > 1e-3 and j.std() > 1e-6:
+            found.append(max(float(np.corrcoef(smooth[: len(smooth) - lag], j[lag:])[0, 1]) for lag in range(6)))
+    return float(np.mean(found)) if found else 0.0
