@@ -102,8 +102,10 @@ function main(): void {
     } catch {
       find("stage").innerHTML = `<p class="none">This browser shows no 3D (WebGL is off); the plots below are complete.</p>`;
     }
-  } else {
+  } else if (sources.length) {
     find("stage").innerHTML = `<p class="none">No motion was recorded.</p>`;
+  } else {
+    find("theatre").hidden = true;
   }
   report.tables.forEach((table) => find("tables").append(fillTable(table)));
 

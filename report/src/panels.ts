@@ -223,6 +223,8 @@ export class Panels {
         ...axis,
         range: panel.timed ? this.range ?? [0, this.duration] : undefined,
         title: panel.xTitle ? { text: panel.xTitle, font: { size: 11 } } : undefined,
+        tickvals: panel.xTicks?.at,
+        ticktext: panel.xTicks?.text,
         ticksuffix: panel.timed ? " s" : "",
         hoverformat: panel.timed ? ".2f" : undefined,
         showgrid: panel.timed,

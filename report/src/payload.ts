@@ -60,6 +60,7 @@ export interface Panel {
   xTitle?: string;
   yRange?: [number, number];
   yTicks?: { at: number[]; text: string[] };
+  xTicks?: { at: number[]; text: string[] };
   traces: Trace[];
   bands: { from: number; to: number; color: string; lane?: [number, number] }[];
   lines: { y: number; label: string; color: string }[];

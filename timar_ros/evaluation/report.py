@@ -5,7 +5,6 @@ The page's programs are built beforehand (`report/` in the sources, `npm run bui
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from numpy.typing import NDArray
 from timar_ros import __version__
 from timar_ros.data.files import atomic_path
 from timar_ros.data.recording import Motion, Recording, load_recording
-from timar_ros.errors import UserError
 from timar_ros.evaluation import bag_metrics, report_heads, report_panels
 from timar_ros.evaluation.report_audio import encoded
 from timar_ros.evaluation.report_block import Block
+from timar_ros.evaluation.report_page import assemble
 from timar_ros.retarget.profile import RobotProfile
-
-ASSETS = Path(__file__).resolve().parent / "report_assets"
 
 Floats = NDArray[np.float32]
 
@@ -92,24 +89,7 @@ class _Page:
                 "plotly.js (MIT)."
             ),
         }
-        audio = "\n".join(
-            f'<script type="text/plain" id="audio{index}">{text}</script>' for index, (_, text) in enumerate(sound)
-        )
-        parts = {
-            "/*STYLE*/": _asset("report.css"),
-            "/*REPORT*/": json.dumps(report, ensure_ascii=False, allow_nan=False).replace("</", "<\\/"),
-            "/*BLOCK*/": self.block.base64(),
-            "/*AUDIO*/": audio,
-            "/*PLOTLY*/": _asset("plotly.js"),
-            "/*SCRIPT*/": _asset("report.js"),
-        }
-        page = _asset("page.html")
-        pieces = []
-        # One pass from front to back: what a part holds is never searched for another part's mark.
-        for mark, text in parts.items():
-            before, page = page.split(mark, 1)
-            pieces += [before, text]
-        return "".join([*pieces, page, f"<!--\n{_asset('LICENSES.txt')}\n-->\n"])
+        return assemble(report, self.block, sound)
 
     def _subtitle(self) -> str:
         info = self.first.info
@@ -240,10 +220,3 @@ def _names(runs: list[Recording]) -> list[str]:
         return ["Agent"]
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [f"{name} ({'AB'[i]})" for i, name in enumerate(names)]
-
-
-def _asset(name: str) -> str:
-    try:
-        return (ASSETS / name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"the report's page is not installed: no {ASSETS / name} (reinstall timar_ros)") from error
