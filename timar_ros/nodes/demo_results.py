@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from timar_ros.data.bags import BagReader
 from timar_ros.data.files import atomic_path
 from timar_ros.data.motion import write_motion
 from timar_ros.data.recording import Joints, load_recording
 from timar_ros.errors import UserError
 from timar_ros.evaluation import bag_metrics
 from timar_ros.nodes.observer import Seen
-from timar_ros.retarget.profile import load_profile
+from timar_ros.retarget.profile import RobotProfile, load_profile
 from timar_ros.streaming.resampling import MOTION_RATE
+
+SLACK = 1e-6
+"""Rounding that is no violation."""
 
 OWN = ("bag", "logs", "motion.npz", "joints.csv", "agent.wav", "run.json", "report.html")
 """What a run writes into its folder, and removes from it when it runs again."""
@@ -42,7 +46,9 @@ class Results:
     """Mean latency over the length of a turn: what part of real time the answer takes."""
     joint_states: int
     limit_violations: int
-    """Measured joint positions and velocities beyond the robot's limits."""
+    """Commanded joint positions, velocities and accelerations beyond the robot's limits."""
+    measured_violations: int
+    """Measured joint positions and velocities beyond them."""
     model: str
     trained: bool
     robot: str
@@ -92,7 +98,8 @@ def conclude(folder: Path, seen: Seen, seconds: float, robot: str) -> Results:
     recording = load_recording(folder / "bag")
     if recording.joints is not None:
         write_joints(folder / "joints.csv", recording.joints)
-    measured = bag_metrics.measure(recording, load_profile(robot)).get("robot", {})
+    profile = load_profile(robot)
+    measured = bag_metrics.measure(recording, profile).get("robot", {})
     latency = np.array([*seen.latency.values()]) if seen.latency else np.array([np.nan])
     info = seen.info
     results = Results(
@@ -105,7 +112,8 @@ def conclude(folder: Path, seen: Seen, seconds: float, robot: str) -> Results:
         latency_max=float(latency.max()),
         real_time_factor=float(latency.mean()) / (info.turn_duration if info is not None else 1.0),
         joint_states=0 if recording.joints is None else len(recording.joints.time),
-        limit_violations=int(measured.get("limit_violations", 0) + measured.get("speed_violations", 0)),
+        limit_violations=commanded_violations(folder / "bag", profile),
+        measured_violations=int(measured.get("limit_violations", 0) + measured.get("speed_violations", 0)),
         model=info.model if info is not None else "",
         trained=bool(info is not None and info.trained),
         robot=robot,
@@ -114,6 +122,29 @@ def conclude(folder: Path, seen: Seen, seconds: float, robot: str) -> Results:
     with atomic_path(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def commanded_violations(bag: Path, profile: RobotProfile) -> int:
+    """How many commanded values in a bag's ``joint_commands`` are beyond the robot's limits."""
+    with BagReader(bag) as reader:
+        topic = reader.find("joint_commands")
+        messages = [m for _, _, m in reader.messages({topic})] if topic is not None else []
+    if len(messages) < 2:
+        return 0
+    columns = [list(messages[0].name).index(name) for name in profile.names]
+    time = np.array([m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in messages])
+    position, velocity = (np.array([getattr(m, n) for m in messages])[:, columns] for n in ("position", "velocity"))
+    acceleration = np.diff(velocity, axis=0) / np.diff(time)[:, None]
+    limits = profile.limits()
+    return sum(
+        int(np.count_nonzero(beyond))
+        for beyond in (
+            (position > limits["upper"] + SLACK) | (position < limits["lower"] - SLACK),
+            np.abs(velocity) > limits["velocity"] * (1.0 + SLACK) + SLACK,
+            # Between two commands velocity may also have turned round: their difference only ever shows too little.
+            np.abs(acceleration) > limits["acceleration"] * (1.0 + 1e-3),
+        )
+    )
 
 
 def write_joints(path: Path, joints: Joints) -> None:

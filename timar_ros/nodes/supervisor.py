@@ -218,7 +218,7 @@ class Supervisor:
             time.sleep(0.01)
         return NodeError(name, f"could not {which}", child.tail)
 
-    def end(self, timeout: float = 10.0) -> None:
+    def end(self, timeout: float = 30.0) -> None:
         """End all nodes, producers first: SIGINT, then SIGTERM, then SIGKILL for those that do not listen."""
         self._ending.update(self.children)
         for spec in reversed(self._specs):
