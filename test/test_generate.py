@@ -136,6 +136,22 @@ def test_resolve_model_by_path_and_name(tmp_path, monkeypatch):
         offline.resolve_model()
 
 
+def test_a_small_model_gets_one_thread_so_that_bits_agree():
+    import torch
+
+    from timar_ros.streaming.offline import resolve_model
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        resolve_model("random-mini")
+        assert torch.get_num_threads() == 1
+        resolve_model("random-mini", threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_random_models_stand_in_where_none_is_shipped(monkeypatch):
     from timar_ros.streaming import offline
 

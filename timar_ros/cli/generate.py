@@ -43,6 +43,12 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
     model.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
+    model.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="N",
+        help="CPU threads (default: 1 for a small model, else torch's choice)",
+    )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
     sampling.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
@@ -61,6 +67,13 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--open-history", action="store_true", help="let the network see the agent's own past motion")
     sampling.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="see docs/turns.md")
     sampling.add_argument("--no-seams", action="store_true", help="leave jumps between turns in the motion")
+
+
+def _threads(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"{number} is not between 1 and 1024")
+    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         (user, user_rate), (agent, agent_rate) = load_audio(args.user), load_audio(args.agent)
     motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, 25.0)
-    model = resolve_model(args.model, device=args.device, dtype=args.dtype)
+    model = resolve_model(args.model, device=args.device, dtype=args.dtype, threads=args.threads)
     announce(model)
     began = time.perf_counter()
     with progress() as bar:

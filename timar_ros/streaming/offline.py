@@ -25,17 +25,25 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 DEFAULT_MODEL = "timar-mini"
+SMALL = 20_000_000  # weights
 RANDOM = re.compile(r"random-(mini|base|large|huge)(?:-(\d+))?")
 
 
 def resolve_model(
-    name: str | os.PathLike[str] | None = None, device: str = "cpu", dtype: str = "float32", **loading: Any
+    name: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    *,
+    threads: int | None = None,
+    **loading: Any,
 ) -> Timar:
     """The model that a user names, loaded.
 
     :param name: a path (folder, .safetensors or the authors' .pth), the name of a model that comes with the package,
         such as ``timar-mini``, or ``random-mini`` … ``random-huge`` for random weights (``random-mini-7``: of seed 7).
         None: the package's ``timar-mini``, or where that is missing ``random-mini``.
+    :param threads: CPU threads for torch, from now on in this process. None: one for a small model, which gains nothing
+        by more, else torch's own choice. Their number shows in the last bits of the motion.
     :param loading: further arguments of ``load_timar``.
     :raises UserError: when there is no such model, or torch is not installed.
     """
@@ -46,7 +54,7 @@ def resolve_model(
     wanted = os.fspath(name) if name else ""
     path = _find(wanted or DEFAULT_MODEL)
     if path is not None:
-        return load_timar(path, device=device, dtype=dtype, **loading)
+        return _with_threads(load_timar(path, device=device, dtype=dtype, **loading), threads)
     random = RANDOM.fullmatch(wanted or "random-mini")
     if random is None:
         raise UserError(
@@ -57,7 +65,17 @@ def resolve_model(
     # Not the zeros that training starts from: a demonstration is to show that everything moves.
     model = create_timar(config, seed=int(random[2] or 0), zero_head=False)
     target = pick_device(device)
-    return model.to(target, pick_dtype(dtype, target, config))
+    return _with_threads(model.to(target, pick_dtype(dtype, target, config)), threads)
+
+
+def _with_threads(model: Timar, threads: int | None) -> Timar:
+    import torch
+
+    if threads is None and sum(weights.numel() for weights in model.parameters()) < SMALL:
+        threads = 1
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return model
 
 
 def shipped_models() -> list[str]:
