@@ -25,6 +25,8 @@ Float = NDArray[np.float64]
 JAW_BANDWIDTH = 6.0
 # How far back frames are kept, in knots.
 HISTORY = 250
+# Segments worked out at a time: a bound on memory for long files, without influence on the result.
+BLOCK = 256
 # Longer than any robot here needs to stop from full speed.
 STOP_SECONDS = 5.0
 
@@ -71,6 +73,9 @@ class Retargeter:
         self._largest = (
             limits["velocity"] / knot_rate, limits["acceleration"] / knot_rate**2, limits["jerk"] / knot_rate**3
         )  # fmt: skip
+        slowest = float(limits["acceleration"][: self._necks].min())
+        self._calm_width = spline.calm_width(slowest, knot_rate)
+        self._calm_margin = spline.calm_margin(self._calm_width)
         self._reset_stream()
         self._follower.place(self._neutral)
         self._tick: int | None = None  # tick of the follower's state
@@ -97,7 +102,7 @@ class Retargeter:
 
     @property
     def lookahead(self) -> float:
-        """How far ahead [s] frames must be known to be followed as if everything were known: smoothing and leads."""
+        """How far ahead [s] frames must be known so that motion within the limits is followed as if all were known."""
         return spline.LOOKAHEAD / self._timeline.knot_rate + float(self._leads.max(initial=0.0))
 
     @property
@@ -298,7 +303,7 @@ class Retargeter:
             self._pending.append(self._motion(self._tick, self._follower.state[None]))
             self._emit_start = False
         while self._tick < last:
-            segments = int(-(-(last - self._tick) // size))
+            segments = min(int(-(-(last - self._tick) // size)), BLOCK)
             if self._gaze and self.options.gaze_mode == "yield" and self._owned:
                 segments = 1  # look after each whether the neck has come to rest
             stop = np.full(self._joints, not self._enabled)
@@ -325,9 +330,10 @@ class Retargeter:
             shifted = relative + round(lead * 1e9)
             knots = shifted // period
             phase = (shifted - knots * period) / period
-            origin = int(knots[0]) - spline.BEFORE
-            coefs = self._coefficients(self._shaped(origin, int(knots[-1]) + spline.AFTER - origin + 1))[:, columns]
-            interval = knots - origin - spline.HALF_WIDTH - spline.CALM
+            origin = int(knots[0]) - spline.LOOKBACK - self._calm_margin
+            last = int(knots[-1]) + spline.LOOKAHEAD + self._calm_margin
+            coefs = self._coefficients(self._shaped(origin, last - origin + 1))[:, columns]
+            interval = knots - origin - spline.HALF_WIDTH - self._calm_margin
             values = spline.evaluate(coefs, interval, phase, timeline.knot_rate)
             for target, value in zip((position, velocity, acceleration), values[:3], strict=True):
                 target[:, columns] = value
@@ -342,7 +348,7 @@ class Retargeter:
         result: Float = self._taps[0] * rows[:count]
         for offset in range(1, len(self._taps)):
             result += self._taps[offset] * rows[offset : offset + count]
-        result = np.clip(spline.calm(result, self._largest), self._low, self._high)
+        result = np.clip(spline.calm(result, self._largest, self._calm_width), self._low, self._high)
         if self.profile.couplings:
             result = self._converter.inside(result)
         return result
@@ -385,8 +391,9 @@ class Retargeter:
             time_ns=time_ns.astype(np.int64),
             names=self.names,
             position=states[:, :, 0].copy(),
-            velocity=states[:, :, 1].copy(),
-            acceleration=states[:, :, 2].copy(),
+            # Rounding noise is no motion: a controller asks for a last velocity of exactly 0.
+            velocity=np.where(np.abs(states[:, :, 1]) < 1e-12, 0.0, states[:, :, 1]),
+            acceleration=np.where(np.abs(states[:, :, 2]) < 1e-10, 0.0, states[:, :, 2]),
             wanted=linear(rows[:, : self._joints], at),
             rotation=forward_rotation(self.profile.neck, states[:, : self._necks, 0]).as_quat(),
             lost_angle=linear(rows[:, self._lost], at),

@@ -18,17 +18,26 @@ Float = NDArray[np.float64]
 HALF_WIDTH = 2
 # Knots ahead of a time that its value depends on: the basis' two and the filter's.
 LOOKAHEAD = HALF_WIDTH + 2
-# Half width of the local mean that motion beyond the limits is drawn towards, in knots.
-CALM_WIDTH = 6
+# Knots before the one at or before a time that its value depends on.
+LOOKBACK = HALF_WIDTH + 1
 # Knots on each side of an excess at which motion is calmed as much; another two fade out.
 CALM_REACH = 2
 # Share of the limits that calmed motion is to use.
 CALM_SHARE = 0.9
-# How far calming looks: the mean, the third difference's four coefficients, the reach and the fading.
-CALM = CALM_WIDTH + 3 + CALM_REACH + 2
-# Knots before and after the interval of a time that its value can depend on, calming included.
-BEFORE = HALF_WIDTH + 1 + CALM
-AFTER = LOOKAHEAD + CALM
+
+
+def calm_width(acceleration: float, knot_rate: float) -> int:
+    """Half width [knots] of the local mean that motion beyond an acceleration limit [rad/s^2] is drawn towards.
+
+    Half a period of the fastest sway of a quarter of a radian that the limit allows: what is faster averages out.
+    """
+    frequency = np.sqrt(acceleration / 0.25) / (2 * np.pi)
+    return int(np.clip(round(0.5 * knot_rate / frequency), 5, 16))
+
+
+def calm_margin(width: int) -> int:
+    """Knots that calming looks ahead and back: the mean, a third difference's coefficients, reach and fading."""
+    return width + 3 + CALM_REACH + 2
 
 
 @lru_cache(maxsize=32)
@@ -51,18 +60,20 @@ def smoothing_filter(bandwidth: float, knot_rate: float) -> Float:
     return np.concatenate([taps[::-1], [1 - 2 * taps.sum()], taps])
 
 
-def calm(coefs: Float, largest: tuple[Float, Float, Float]) -> Float:
+def calm(coefs: Float, largest: tuple[Float, Float, Float], width: int) -> Float:
     """Make motion that is too fast smaller instead of late.
 
     Where differences of the coefficients [K, J] exceed ``largest`` (of the first, second and third difference, each
-    [J]), they are drawn towards their local mean, just as far as needed; elsewhere they stay exactly as they are. The
-    result has CALM fewer rows at either end. It may still exceed the limits a little, where the mean itself does.
+    [J]), they are drawn towards their local mean of half width ``width``, just as far as needed; elsewhere they stay
+    exactly as they are. The result has ``calm_margin(width)`` fewer rows at either end. It may still exceed the limits
+    a little, where the mean itself does.
     """
-    result = coefs[CALM : len(coefs) - CALM]
+    margin = calm_margin(width)
+    result = coefs[margin : len(coefs) - margin]
     if all((np.abs(np.diff(coefs, order, axis=0)) <= limit).all() for order, limit in enumerate(largest, start=1)):
         return result
-    inner = coefs[CALM_WIDTH : len(coefs) - CALM_WIDTH]
-    window = np.hanning(2 * CALM_WIDTH + 3)[1:-1]
+    inner = coefs[width : len(coefs) - width]
+    window = np.hanning(2 * width + 3)[1:-1]
     mean = np.zeros_like(inner)
     for offset, weight in enumerate(window / window.sum()):
         mean += weight * coefs[offset : offset + len(inner)]
@@ -80,7 +91,7 @@ def calm(coefs: Float, largest: tuple[Float, Float, Float]) -> Float:
     for offset in range(1, CALM_REACH + 1):
         low = np.minimum(low, np.minimum(_shifted(share, offset), _shifted(share, -offset)))
     smooth = (_shifted(low, -2) + 2 * _shifted(low, -1) + 3 * low + 2 * _shifted(low, 1) + _shifted(low, 2)) / 9
-    cut = slice(CALM - CALM_WIDTH, len(inner) - (CALM - CALM_WIDTH))
+    cut = slice(margin - width, len(inner) - (margin - width))
     return np.where(smooth[cut] < 1.0, mean[cut] + smooth[cut] * rest[cut], result)
 
 

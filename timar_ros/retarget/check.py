@@ -1,0 +1,136 @@
+"""Does a robot do what it should: standard motions, and how well and how safely they are followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from timar_ros.retarget.motion import JointMotion
+from timar_ros.retarget.offline import retarget_motion
+from timar_ros.retarget.profile import RobotProfile
+
+Float = NDArray[np.float64]
+# Differences of rounded numbers may exceed a limit by this much without anything being wrong.
+TOLERANCE = 1e-6
+# Motion begins from neutral and is faded in; what comes before this is not measured [s].
+SETTLED = 0.5
+MAX_LAG = 0.3
+
+
+def sweeps(rate: float = 25.0) -> dict[str, Float]:
+    """FLAME frames [T, 56] of a nod, a shake, a tilt and talking, as people do them; each 6 s."""
+    t = np.arange(round(6 * rate)) / rate
+    envelope = np.sin(np.pi * np.clip(t / t[-1], 0, 1)) ** 0.5
+    motions = {name: np.zeros((len(t), 56)) for name in ("nod", "shake", "tilt", "talk")}
+    motions["nod"][:, 53] = 0.18 * envelope * np.sin(2 * np.pi * 1.8 * t)
+    motions["shake"][:, 54] = 0.28 * envelope * np.sin(2 * np.pi * 1.3 * t)
+    motions["tilt"][:, 55] = 0.22 * envelope * np.sin(2 * np.pi * 0.5 * t)
+    talk = motions["talk"]
+    talk[:, 50] = 0.12 + 0.10 * np.sin(2 * np.pi * 3.7 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 0.9 * t))
+    talk[:, 53] = 0.06 * np.sin(2 * np.pi * 1.1 * t + 0.4)
+    talk[:, 54] = 0.08 * np.sin(2 * np.pi * 0.6 * t)
+    talk[:, 55] = 0.04 * np.sin(2 * np.pi * 0.8 * t + 1.0)
+    return motions
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one motion went.
+
+    ``use``: largest share of each limit (position, velocity, acceleration, jerk) over all joints; ``worst``: by how
+    much a limit was exceeded at most (not positive: never), in the limit's own unit; ``lag`` [s] and ``correlation``
+    of the neck's joint that moves most, against what was wanted; ``lost`` [rad]: median angle the neck cannot turn.
+    """
+
+    motion: str
+    use: dict[str, float]
+    worst: float
+    lag: float
+    correlation: float
+    lost: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit was kept."""
+        return self.worst <= TOLERANCE
+
+
+def violations(profile: RobotProfile, motion: JointMotion) -> dict[str, float]:
+    """By how much each limit is exceeded at most; not positive where it is kept.
+
+    Jerk is the difference of accelerations over the time between rows; positions include limits that depend on another
+    joint; and the numbers must belong together: velocity and acceleration are also held against differences.
+    """
+    limits, step = profile.limits(), np.diff(motion.time_ns)[:, None] * 1e-9
+    p, v, a = motion.position, motion.velocity, motion.acceleration
+    result = {
+        "position": float(np.maximum(limits["lower"] - p, p - limits["upper"]).max()),
+        "velocity": float((np.abs(v) - limits["velocity"]).max()),
+        "acceleration": float((np.abs(a) - limits["acceleration"]).max()),
+    }
+    if len(motion) > 1:
+        result["velocity"] = max(
+            result["velocity"], float((np.abs(np.diff(p, axis=0) / step) - limits["velocity"]).max())
+        )
+        slope = np.abs(np.diff(v, axis=0) / step) - limits["acceleration"]
+        result["acceleration"] = max(result["acceleration"], float(slope.max()))
+        result["jerk"] = float((np.abs(np.diff(a, axis=0) / step) - limits["jerk"]).max())
+    for coupling in profile.couplings:
+        joint, by = (p[:, profile.names.index(name)] for name in (coupling.joint, coupling.by))
+        lower, upper = coupling.bounds(by)
+        result["position"] = max(result["position"], float(np.maximum(lower - joint, joint - upper).max()))
+    return result
+
+
+def limit_use(profile: RobotProfile, motion: JointMotion) -> dict[str, float]:
+    """Largest share of each limit that is used, over all joints."""
+    limits, step = profile.limits(), np.diff(motion.time_ns)[:, None] * 1e-9
+    half = np.where(motion.position > limits["neutral"], limits["upper"], limits["lower"]) - limits["neutral"]
+    shift = motion.position - limits["neutral"]
+    return {
+        "position": float(np.abs(np.divide(shift, half, out=np.zeros_like(shift), where=half != 0)).max()),
+        "velocity": float((np.abs(motion.velocity) / limits["velocity"]).max()),
+        "acceleration": float((np.abs(motion.acceleration) / limits["acceleration"]).max()),
+        "jerk": float((np.abs(np.diff(motion.acceleration, axis=0)) / step / limits["jerk"]).max()),
+    }
+
+
+def lag_and_correlation(wanted: ArrayLike, done: ArrayLike, rate: float) -> tuple[float, float]:
+    """How much later ``done`` [T] is than ``wanted`` [T], in s, and their correlation with no shift.
+
+    The lag is where their cross-correlation peaks, by a parabola through the samples around it; 0 and 1 for two
+    signals that hardly move.
+    """
+    first, second = np.asarray(wanted, dtype=np.float64), np.asarray(done, dtype=np.float64)
+    reach = min(round(MAX_LAG * rate), (len(first) - 3) // 3)
+    if reach < 1 or first.std() < 1e-4:
+        return 0.0, 1.0
+    middle = first[reach : len(first) - reach]
+    shifts = range(-reach, reach + 1)
+    values = np.array([_correlation(middle, second[reach + k : len(second) - reach + k]) for k in shifts])
+    best = int(np.argmax(values))
+    fine = 0.0
+    if 0 < best < len(values) - 1:
+        before, at, after = values[best - 1 : best + 2]
+        fine = 0.5 * (before - after) / min(before - 2 * at + after, -1e-12)
+    return (best - reach + fine) / rate, float(values[reach])
+
+
+def _correlation(first: Float, second: Float) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    return float(first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-12))
+
+
+def check_motion(profile: RobotProfile, name: str, frames: ArrayLike, rate: float = 25.0) -> tuple[Check, JointMotion]:
+    """Retarget one motion and measure how it went."""
+    motion = retarget_motion(profile, frames, rate)
+    out_rate = 1e9 / float(np.diff(motion.time_ns).mean())
+    begin, end = round(SETTLED * out_rate), min(len(motion), round(len(np.asarray(frames)) / rate * out_rate))
+    neck = slice(0, len(profile.neck))
+    mover = int(np.argmax(motion.wanted[:, neck].std(axis=0)))
+    lag, correlation = lag_and_correlation(motion.wanted[begin:end, mover], motion.position[begin:end, mover], out_rate)
+    worst = max(violations(profile, motion).values())
+    lost = float(np.median(motion.lost_angle))
+    return Check(name, limit_use(profile, motion), worst, lag, correlation, lost), motion
