@@ -358,11 +358,12 @@ export class MeshFace implements Figure {
     const place = this.geometry.getAttribute("position") as THREE.BufferAttribute;
     const out = place.array as Float32Array;
     const row = this.track.frame(time) * this.count;
-    out.set(this.mean);
-    for (let k = 0; k < this.count; k++) {
-      const weight = this.weights[row + k];
-      const at = k * out.length;
-      for (let i = 0; i < out.length; i++) out[i] += weight * this.basis[at + i];
+    const weights = this.weights.subarray(row, row + this.count);
+    for (let i = 0; i < out.length; i++) {
+      let value = this.mean[i];
+      const at = i * this.count;
+      for (let k = 0; k < this.count; k++) value += weights[k] * this.basis[at + k];
+      out[i] = value;
     }
     place.needsUpdate = true;
     this.geometry.computeVertexNormals();

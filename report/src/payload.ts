@@ -25,9 +25,8 @@ export interface HeadSpec {
   mesh?: MeshSpec;
 }
 
-/** A face mesh as a low-rank film: vertices = mean + weights[t] · basis, before the head's own rotation. */
+/** A face mesh as a low-rank film: vertices = mean + basis · weights[t], before the head's own rotation. */
 export interface MeshSpec {
-  faces: number[];
   faceArray: ArrayRef;
   mean: ArrayRef;
   basis: ArrayRef;

@@ -352,7 +352,7 @@ class _Loader:
         # Several publishers may share the topic (head and body): each joint keeps its last value between messages.
         time = np.array([(stamp - origin) * 1e-9 - delay for stamp, *_ in self.joints])
         order = np.argsort(time, kind="stable")
-        return Joints(names, time[order], _hold(position[order]), _hold(velocity[order]))
+        return Joints(names, time[order], hold(position[order]), hold(velocity[order]))
 
     def _commands(self, origin: int, delay: float) -> Joints | None:
         """The first point of each trajectory: what was asked for next."""
@@ -379,11 +379,11 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _hold(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """NaN replaced by the last value above it in the same column."""
+def hold(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """NaN replaced by the last known value above it in the same column, [T, K]; before the first one NaN stays."""
     rows = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     last = np.maximum.accumulate(rows, axis=0)
-    return np.where(last >= 0, np.take_along_axis(values, np.maximum(last, 0), axis=0), np.nan)
+    return np.where(last >= 0, np.take_along_axis(values, np.maximum(last, 0), axis=0), np.nan).astype(values.dtype)
 
 
 def _place(out: Floats, samples: npt.ArrayLike, start: float, rate: int) -> None:

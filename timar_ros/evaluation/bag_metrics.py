@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.recording import MOTION_RATE, Joints, Recording
+from timar_ros.data.recording import MOTION_RATE, Joints, Recording, hold
 from timar_ros.errors import UserError
 from timar_ros.evaluation import conduct
 from timar_ros.retarget.profile import RobotProfile, list_profiles, load_profile
@@ -248,9 +248,7 @@ def against_truth(recording: Recording, truth: NDArray[np.float32]) -> dict[str,
 
 def hold_last(frames: NDArray[np.float32]) -> NDArray[np.float32]:
     """NaN values replaced by the last known ones of their columns, 0 before the first."""
-    rows = np.where(np.isnan(frames), -1, np.arange(len(frames))[:, None])
-    last = np.maximum.accumulate(rows, axis=0)
-    return np.where(last >= 0, np.take_along_axis(frames, np.maximum(last, 0), axis=0), 0).astype(np.float32)
+    return np.nan_to_num(hold(frames))
 
 
 def _rate_of(time: NDArray[np.float64]) -> float:

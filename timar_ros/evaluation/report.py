@@ -15,6 +15,7 @@ from timar_ros import __version__
 from timar_ros.data.files import atomic_path
 from timar_ros.data.recording import Motion, Recording, load_recording
 from timar_ros.evaluation import bag_metrics, report_heads, report_panels
+from timar_ros.evaluation.flame_model import load_flame
 from timar_ros.evaluation.report_audio import encoded
 from timar_ros.evaluation.report_block import Block
 from timar_ros.evaluation.report_page import assemble
@@ -65,7 +66,7 @@ class _Page:
         self.truth = truth
         self.first = runs[0]
         self.profile = robot or bag_metrics.find_profile(self.first)
-        self.flame_model = flame_model
+        self.flame = None if flame_model is None else load_flame(flame_model)
         self.title = title or f"Conversation {self.first.name}"
         self.block = Block()
         self.results = [bag_metrics.measure(run, self.profile, truth) for run in runs]
@@ -166,12 +167,14 @@ class _Page:
             heads.append(
                 report_heads.robot(self.block, "robot", "agent", self.first.joints, self.profile, seconds, speaking)
             )
-        for index, (name, role, note, motion) in enumerate(self._tracks()):
-            heads.append(report_heads.face(self.block, f"agent{index}", name, note, role, motion, seconds))
+        faces = [(f"agent{index}", *track) for index, track in enumerate(self._tracks())]
         if self.first.user_motion is not None:
-            heads.append(
-                report_heads.face(self.block, "user", "Partner", "as tracked", "user", self.first.user_motion, seconds)
-            )
+            faces.append(("user", "Partner", "user", "as tracked", self.first.user_motion))
+        for identity, name, role, note, motion in faces:
+            head = report_heads.face(self.block, identity, name, note, role, motion, seconds)
+            if self.flame is not None:
+                head = report_heads.with_mesh(self.block, head, motion, seconds, self.flame)
+            heads.append(head)
         return heads
 
     def _panels(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from timar_ros.data.recording import MOTION_RATE, Joints, Motion
 from timar_ros.evaluation.bag_metrics import hold_last
+from timar_ros.evaluation.flame_model import FlameModel, film
 from timar_ros.evaluation.report_block import Block
 from timar_ros.retarget.kinematics import forward_rotation
 from timar_ros.retarget.profile import RobotProfile
@@ -44,6 +45,22 @@ def face(
         "known": block.add_bytes(known),
         "speaking": block.add_bytes(speaking),
     }
+
+
+def with_mesh(block: Block, head: dict[str, Any], motion: Motion, seconds: float, model: FlameModel) -> dict[str, Any]:
+    """The same head with the user's own face in place of the stylised one."""
+    made = film(model, hold_last(motion.at_rate(seconds)))
+    low, high = made.mean.min(axis=0), made.mean.max(axis=0)
+    mesh = {
+        "faceArray": block.add_integers(model.faces.reshape(-1)),
+        "mean": block.add(made.mean),
+        "basis": block.add(made.basis),
+        "weights": block.add(made.weights),
+        "pivot": [float(value) for value in model.pivot],
+        "size": float(high[1] - low[1]),
+    }
+    note = f"{head['note']}; face within {max(made.error * 1e3, 0.01):.2f} mm"
+    return {**head, "kind": "mesh", "note": note, "mesh": mesh}
 
 
 def hints(frames: Floats) -> NDArray[np.float64]:

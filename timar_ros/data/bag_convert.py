@@ -1,0 +1,186 @@
+"""Bags as data: a recorded conversation as a DualTalk-style pair, and such a pair as a bag.
+
+In a pair, speaker 1 is the user and speaker 2 the agent: ``X_speaker1.wav``, ``X_speaker1.npz`` and so on, with ``exp``
+[T, 50], ``pose`` [T, 6] (head, then jaw) and ``rate``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from timar_ros.data.recording import Motion
+
+TRUTH_TOPIC = "/agent/motion_truth"
+CHUNK = 0.02
+
+
+@dataclass
+class Converted:
+    """What was written, and what it lacks."""
+
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def from_bag(bag: str | Path, out: str | Path, name: str | None = None, truth: str | None = None) -> Converted:
+    """Write a recorded conversation as a pair.
+
+    Frames that were not tracked hold the last known pose (at the beginning: the first one); how many is told.
+
+    :param name: of the pair; by default the bag's.
+    :param truth: a FlameMotion topic with the agent's true motion, to be taken instead of the model's.
+    :raises UserError: when the bag holds no conversation, or a speaker's audio is missing.
+    """
+    from timar_ros.data.audio import write_audio
+    from timar_ros.data.recording import MOTION_RATE, Motion, load_recording
+    from timar_ros.errors import UserError
+    from timar_ros.evaluation.truth import read_truth
+
+    recording = load_recording(bag)
+    if recording.user_audio is None or recording.agent_audio is None:
+        raise UserError(f"{bag}: both speakers' audio is needed to make a pair")
+    name, folder = name or recording.name, Path(out)
+    count = int(recording.seconds * MOTION_RATE)
+    if not count:
+        raise UserError(f"{bag}: the conversation is shorter than one motion frame")
+    made = Converted(seconds=count / MOTION_RATE, notes=list(recording.warnings))
+    agent = recording.agent_motion
+    if truth is not None:
+        import numpy as np
+
+        frames = read_truth(truth, recording)
+        agent = Motion(np.arange(len(frames)) / MOTION_RATE, frames, np.zeros(0, np.uint8))
+    for number, audio, motion in ((1, recording.user_audio, recording.user_motion), (2, recording.agent_audio, agent)):
+        path = folder / f"{name}_speaker{number}.wav"
+        write_audio(path, audio[: count * 640])
+        made.files.append(path)
+        _write_track(made, path.with_suffix(".npz"), motion, made.seconds)
+    return made
+
+
+def _write_track(made: Converted, path: Path, motion: Motion | None, seconds: float) -> None:
+    from timar_ros.data.motion import write_motion
+
+    if motion is None:
+        made.notes.append(f"{path.name} is not written: this head's motion is not in the bag")
+        return
+    frames, missing = _filled(motion.at_rate(seconds))
+    if missing:
+        made.notes.append(
+            f"{path.name}: {missing} of {len(frames)} frames were not wholly tracked; the last pose is held"
+        )
+    write_motion(path, frames)
+    made.files.append(path)
+
+
+def _filled(frames: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """Frames without NaN, and how many had any; columns that were never known become 0."""
+    import numpy as np
+
+    from timar_ros.data.recording import hold
+
+    unknown = np.isnan(frames)
+    # Before the first known value of a column that first one is taken.
+    first = np.take_along_axis(frames, np.argmax(~unknown, axis=0)[None], axis=0)
+    held = hold(frames)
+    return np.nan_to_num(np.where(np.isnan(held), first, held)), int(unknown.any(axis=1).sum())
+
+
+def to_bag(folder: str | Path, name: str, out: str | Path, *, swap: bool = False, start_ns: int = 0) -> Converted:
+    """Write a pair as a bag: both voices, the user's motion, and the agent's true motion on its own topic.
+
+    :param folder: where ``NAME_speaker1.wav`` and the others lie.
+    :param swap: speaker 2 is the user.
+    :param start_ns: stamp of the first sample.
+    :raises UserError: when a file is missing or cannot be read.
+    """
+    from timar_ros.data import bag_messages
+    from timar_ros.data.audio import read_audio
+    from timar_ros.data.bags import TOPICS, BagWriter
+    from timar_ros.data.motion import load_motion
+
+    user, agent = (2, 1) if swap else (1, 2)
+    base = Path(folder)
+    made = Converted()
+    voices = {role: read_audio(base / f"{name}_speaker{n}.wav") for role, n in (("user", user), ("agent", agent))}
+    tracks = {}
+    for topic, number in (("/user/motion", user), (TRUTH_TOPIC, agent)):
+        path = base / f"{name}_speaker{number}.npz"
+        if path.exists():
+            tracks[topic] = load_motion(path)
+        else:
+            made.notes.append(f"no {path.name}: {topic} is not written")
+    size = round(CHUNK * 16000)
+    with BagWriter(out) as bag:
+        events = []
+        for role, voice in voices.items():
+            bag.add_topic(f"/{role}/audio", TOPICS[f"{role}/audio"])
+            for first in range(0, len(voice), size):
+                part = voice[first : first + size]
+                at, over = start_ns + first * 62_500, start_ns + (first + len(part)) * 62_500
+                last = first + size >= len(voice)
+                events.append((over, f"/{role}/audio", at, first, part, last))
+        for topic, (frames, rate) in tracks.items():
+            bag.add_topic(topic, TOPICS["user/motion"])
+            for index in range(len(frames)):
+                at = start_ns + round(index * 1e9 / rate)
+                events.append((at, topic, at, index, frames[index : index + 1], rate))
+        for arrived, topic, at, index, part, extra in sorted(events, key=lambda event: event[0]):
+            if topic.endswith("/audio"):
+                message = bag_messages.audio_chunk(bag.types, at, index, 16000, part, end=bool(extra))
+            else:
+                message = bag_messages.flame_motion(bag.types, at, float(extra), part)
+            bag.write(topic, arrived, message)
+    made.files.append(Path(out))
+    made.seconds = max(len(voice) for voice in voices.values()) / 16000
+    return made
+
+
+def add_from_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `timar data from-bag`."""
+    parser.add_argument("bags", nargs="+", metavar="BAG", help="bags, or run folders with one bag in each")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="gets X_speaker1/2 .wav and .npz")
+    parser.add_argument("--name", help="name of the pair (with one bag; default: the bag's)")
+    parser.add_argument("--truth", metavar="TOPIC", help="FlameMotion topic with the agent's true motion")
+
+
+def run_from_bag(args: argparse.Namespace) -> int:
+    """Convert each bag, tell what was written and what is lacking."""
+    from timar_ros.errors import UserError
+
+    if args.name and len(args.bags) > 1:
+        raise UserError("--name goes with one bag")
+    for bag in args.bags:
+        _tell(from_bag(bag, args.out, args.name, args.truth))
+    return 0
+
+
+def add_to_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `timar data to-bag`."""
+    parser.add_argument("folder", help="folder with NAME_speaker1.wav, NAME_speaker2.wav and their .npz")
+    parser.add_argument("name", help="name of the pair")
+    parser.add_argument("--out", required=True, metavar="BAG", help="folder of the bag; it must not exist yet")
+    parser.add_argument("--swap", action="store_true", help="speaker 2 is the user (default: speaker 1)")
+
+
+def run_to_bag(args: argparse.Namespace) -> int:
+    """Convert the pair, tell what was written and what is lacking."""
+    _tell(to_bag(args.folder, args.name, args.out, swap=args.swap))
+    return 0
+
+
+def _tell(made: Converted) -> None:
+    from timar_ros.cli.console import console
+
+    for note in made.notes:
+        console.print(note, soft_wrap=True)
+    names = ", ".join(str(path) for path in made.files)
+    console.print(f"{made.seconds:.1f} s: {names}", soft_wrap=True)
