@@ -202,7 +202,7 @@ def brows_of(person: Person, frames: int, rng: np.random.Generator) -> Track:
 
 
 def blinks_of(person: Person, frames: int, rng: np.random.Generator) -> Track:
-    """Blinks: at phrase ends and turn starts, and at random; 17 a minute listening, 26 speaking, 0.2 s each."""
+    """Blinks of 0.24 s: at half the phrase ends and turn starts, and at random 9 (listening) to 16 a minute."""
     blink = np.zeros(frames)
     times = [u.end + rng.normal(0.05, 0.04) for u in person.spoken if rng.random() < 0.5]
     times += [u.start for u in person.spoken if u.turn_start and rng.random() < 0.5]
