@@ -32,6 +32,15 @@ ACTIONS = {
     "corrupt": Action(
         "write a noisy copy, to measure robustness", "timar_ros.data.commands", "add_corrupt", "run_corrupt"
     ),
+    "from-bag": Action(
+        "recorded bags to a DualTalk folder", "timar_ros.data.bag_convert", "add_from_bag_arguments", "run_from_bag"
+    ),
+    "to-bag": Action(
+        "a conversation of a DualTalk folder to a bag",
+        "timar_ros.data.bag_convert",
+        "add_to_bag_arguments",
+        "run_to_bag",
+    ),
 }
 
 
