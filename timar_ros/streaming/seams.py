@@ -25,7 +25,7 @@ NAMES = {"expression": EXPRESSION, "jaw": JAW, "head_pose": HEAD}
 class Inertialiser:
     """Joins turns of motion.
 
-    :param frames: over how many frames an offset dies away; at least 2.
+    :param frames: over how many frames an offset dies away, at least 2; the jaw's over half as many.
     :param enabled: False leaves motion as it is.
     """
 
@@ -48,12 +48,13 @@ class Inertialiser:
         values = motion.astype(np.float64)
         if self.enabled and len(self._last) and len(values):
             last = self._last if follows else self._last[-1:]
-            values[:, EXPRESSION] += self._fade(
-                *_linear_offset(last[:, EXPRESSION], values[:2, EXPRESSION]), len(values)
-            )
-            for part in (JAW, HEAD):
-                offsets = self._fade(*_rotation_offset(last[:, part], values[:2, part]), len(values))
-                values[:, part] = (Rotation.from_rotvec(offsets) * Rotation.from_rotvec(values[:, part])).as_rotvec()
+            offset = _linear_offset(last[:, EXPRESSION], values[:2, EXPRESSION])
+            values[:, EXPRESSION] += _fade(*offset, self.frames, len(values))
+            # The lips must soon be right again; the jaw is light and may move fast.
+            for part, frames in ((JAW, max(self.frames // 2, 2)), (HEAD, self.frames)):
+                offset = _rotation_offset(last[:, part], values[:2, part])
+                fading = Rotation.from_rotvec(_fade(*offset, frames, len(values)))
+                values[:, part] = (fading * Rotation.from_rotvec(values[:, part])).as_rotvec()
         self._last = np.concatenate([self._last, values])[-2:]
         return values.astype(np.float32)
 
@@ -65,19 +66,20 @@ class Inertialiser:
         """Go on where :meth:`state_dict` was taken."""
         self._last = np.asarray(state["last"], dtype=np.float64).reshape(-1, MOTION_SIZE)[-2:]
 
-    def _fade(self, offset: _Values, velocity: _Values, count: int) -> _Values:
-        """The offset ``[n]`` at the turn's frames ``[count, n]``: a quintic that ends at rest after ``frames``."""
-        # With s from 0 to 1: x(0) = offset, x'(0) = velocity, x''(0) = 0; x, x', x'' = 0 at the end.
-        length = min(self.frames, count)  # gone by the next seam, or offsets would feed on offsets
-        # An offset that is running towards zero already gets there sooner, lest it overshoot far.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            arrival = np.where(offset * velocity < 0, -5.0 * offset / velocity, length)
-        span = np.clip(arrival, length / 2, length)
-        speed = velocity * span
-        s = np.minimum((1.0 + np.arange(count))[:, None] / span, 1.0)
-        a5, a4, a3 = -6 * offset - 3 * speed, 15 * offset + 8 * speed, -10 * offset - 6 * speed
-        faded: _Values = ((a5 * s + a4) * s + a3) * s**3 + speed * s + offset
-        return np.where(s < 1.0, faded, 0.0)
+
+def _fade(offset: _Values, velocity: _Values, frames: int, count: int) -> _Values:
+    """The offset ``[n]`` at the turn's frames ``[count, n]``: a quintic that ends at rest after ``frames``."""
+    length = min(frames, count)  # gone by the next seam, or offsets would feed on offsets
+    # An offset that is running towards zero already gets there sooner, lest it overshoot far.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        arrival = np.where(offset * velocity < 0, -5.0 * offset / velocity, length)
+    span = np.clip(arrival, length / 2, length)
+    # With s from 0 to 1: x(0) = offset, x'(0) = velocity, x''(0) = 0; x, x', x'' = 0 at the end.
+    speed = velocity * span
+    s = np.minimum((1.0 + np.arange(count))[:, None] / span, 1.0)
+    a5, a4, a3 = -6 * offset - 3 * speed, 15 * offset + 8 * speed, -10 * offset - 6 * speed
+    faded: _Values = ((a5 * s + a4) * s + a3) * s**3 + speed * s + offset
+    return np.where(s < 1.0, faded, 0.0)
 
 
 def _linear_offset(last: _Values, first: _Values) -> tuple[_Values, _Values]:
