@@ -1,4 +1,4 @@
-"""Node timar_inference: the pipeline's bytes, several namespaces, overload, restart, both modes, and what can go wrong."""
+"""Node timar_inference: the pipeline's bytes, namespaces, overload, restart, both modes, and what can go wrong."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when all went well, 1 when a node died, a turn was dropped or a limit violated, 2 for bad input."""
+    """0 when all went well, 1 when a node died, a turn was dropped or a limit violated, 2 for what cannot be run."""
     from timar_ros.errors import require
 
     require("rclpy", "see docs/installation.md", "timar demo")
@@ -50,8 +50,10 @@ def run(args: argparse.Namespace) -> int:
     from timar_ros.nodes.demo_results import prepare
     from timar_ros.nodes.playback import load_recording
     from timar_ros.nodes.supervisor import NodeError, interruptible
+    from timar_ros.retarget.profile import load_profile
 
     options = _options(args)
+    load_profile(options.robot)
     out = Path(args.out)
     seconds = load_recording(options.recording, options.user, options.agent, options.user_motion).seconds
     prepare(out)
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     except NodeError as error:
         print(f"timar demo: node {error}; the last lines of its log ({out}/logs) were", file=sys.stderr)
         print(*(f"  {line}" for line in error.tail), sep="\n", file=sys.stderr)
-        return 1
+        return 2 if error.refused else 1
     return _conclude(args, out, seconds, seen)
 
 

@@ -51,6 +51,6 @@ def run(args: argparse.Namespace) -> int:
                 graph.supervisor.spin(0.2)
             console.print("ending the nodes")
     except NodeError as error:
-        print(f"timar up: {error}; its last lines were", *error.tail, sep="\n  ", file=sys.stderr)
-        return 1
+        print(f"timar up: node {error}; its last lines were", *error.tail, sep="\n  ", file=sys.stderr)
+        return 2 if error.refused else 1
     return 0

@@ -38,12 +38,16 @@ TRANSITIONS = {
 
 
 class NodeError(Exception):
-    """A node died or refused a transition; the message names it, and ``tail`` holds its last log lines."""
+    """A node died or refused a transition; the message names it, and ``tail`` holds its last log lines.
 
-    def __init__(self, name: str, reason: str, tail: Sequence[str]) -> None:
+    ``refused``: it is alive and said why it cannot do what it was asked to.
+    """
+
+    def __init__(self, name: str, reason: str, tail: Sequence[str], *, refused: bool = False) -> None:
         super().__init__(f"{name} {reason}")
         self.name = name
         self.tail = list(tail)
+        self.refused = refused
 
 
 class Child:
@@ -216,7 +220,7 @@ class Supervisor:
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline and not any("cannot" in line for line in child.tail):
             time.sleep(0.01)
-        return NodeError(name, f"could not {which}", child.tail)
+        return NodeError(name, f"could not {which}", child.tail, refused=True)
 
     def end(self, timeout: float = 30.0) -> None:
         """End all nodes, producers first: SIGINT, then SIGTERM, then SIGKILL for those that do not listen."""

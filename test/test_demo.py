@@ -1,0 +1,248 @@
+"""`timar demo` and `timar up` as a user runs them: real processes, real DDS, from start to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+pytest.importorskip("rclpy")
+pytest.importorskip("torch")
+
+from ros_bench import PATIENCE
+from tiny_models import tiny_model
+
+from timar_ros.data.motion import read_motion, write_motion
+from timar_ros.model import save_timar
+from timar_ros.nodes.graph import GraphOptions, describe
+from timar_ros.nodes.playback import load_recording
+
+NODES = [spec.name for spec in describe(GraphOptions(source="recording", recording="x", sim="builtin", record="y"))]
+SECONDS = 3.3
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A short recording of one's own, and a model small enough for it."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    for name in ("user", "agent"):
+        samples = rng.normal(0.0, 0.1, round(SECONDS * 16000)).astype(np.float32)
+        soundfile.write(folder / f"{name}.wav", samples, 16000)
+    write_motion(folder / "user.npz", rng.normal(size=(round(SECONDS * 25), 56)).astype(np.float32) * 0.05)
+    # Not zero_head's silence: any mistake must show in the motion.
+    save_timar(tiny_model(1), folder / "tiny", name="tiny")
+    return folder
+
+
+def arguments(own, out, *more):
+    files = ["--user", own / "user.wav", "--agent", own / "agent.wav", "--user-motion", own / "user.npz"]
+    return [str(part) for part in ("demo", *files, "--model", own / "tiny", "--out", out, *more)]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "timar_ros.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False)
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "timar_ros.cli.main", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def nodes_of(process):
+    """The node processes of a running command, by name."""
+    found = {}
+    for child in psutil.Process(process.pid).children():
+        names = [part.rpartition(".")[2] for part in child.cmdline() if part.startswith("timar_ros.nodes.")]
+        if names:
+            found[names[0]] = child
+    return found
+
+
+def wait_for(holds):
+    deadline = time.monotonic() + PATIENCE
+    while not (value := holds()):
+        assert time.monotonic() < deadline, "what should happen never did"
+        time.sleep(0.02)
+    return value
+
+
+def ready(out):
+    """Whether all nodes are up: the recorder is told first, the source plays last."""
+    log = out / "logs" / "audio_sink.log"
+    return log.exists() and (out / "bag").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(own, tmp_path_factory):
+    """One run to the end, looked at by several tests."""
+    out = tmp_path_factory.mktemp("run") / "demo"
+    environment = os.environ.pop("ROS_DOMAIN_ID", None)
+    try:
+        return out, run(*arguments(own, out, "--speed", 0, "--seed", 7))
+    finally:
+        if environment is not None:
+            os.environ["ROS_DOMAIN_ID"] = environment
+
+
+def test_it_ends_by_itself_and_says_how_it_went(finished):
+    out, done = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    for what in ("turns dropped", "latency p50", "latency p95", "latency max", "real-time factor", "violations"):
+        assert what in done.stdout
+    assert "UNTRAINED" in done.stdout
+    assert str(out / "report.html").split("/")[-2] in done.stdout
+    results = json.loads((out / "run.json").read_text())
+    assert (results["turns"], results["dropped"], results["lost_samples"], results["limit_violations"]) == (4, 0, 0, 0)
+
+
+def test_live_motion_equals_timar_generate_to_the_bit(finished, own, tmp_path):
+    out, _ = finished
+    made = run(
+        "generate", "--user", own / "user.wav", "--agent", own / "agent.wav", "--user-motion", own / "user.npz",
+        "--model", own / "tiny", "--seed", 7, "--out", tmp_path / "offline.npz",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    live, offline = read_motion(out / "motion.npz"), read_motion(tmp_path / "offline.npz")
+    assert live.shape == (int(SECONDS * 25), 56)
+    np.testing.assert_array_equal(live, offline)
+    assert np.abs(live).max() > 0.01
+
+
+def test_its_bag_holds_the_whole_conversation(finished, own):
+    from timar_ros.data.recording import load_recording as load_bag
+
+    out, _ = finished
+    bag = load_bag(out / "bag")
+    assert len(bag.turns) == 4
+    assert bag.dropped == 0
+    recording = load_recording("", str(own / "user.wav"), str(own / "agent.wav"))
+    for heard, played in ((bag.user_audio, recording.user), (bag.agent_audio, recording.agent)):
+        np.testing.assert_allclose(heard[: len(played)], played, atol=1e-6)
+    assert bag.joints is not None
+    assert bag.joints.time[-1] > SECONDS - 0.5
+
+
+def test_its_files_are_what_they_should_be(finished):
+    out, _ = finished
+    assert {path.name for path in out.iterdir()} == {
+        "bag", "logs", "motion.npz", "joints.csv", "agent.wav", "run.json", "report.html",
+    }  # fmt: skip
+    with (out / "joints.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:4] == ["time", "neck_yaw/position", "neck_yaw/velocity", "neck_yaw/acceleration"]
+    times = np.array([float(row[0]) for row in rows[1:]])
+    assert (np.diff(times) > 0).all()
+    samples, rate = soundfile.read(out / "agent.wav")
+    assert len(samples) / rate == pytest.approx(SECONDS, abs=1e-3)
+    assert (out / "report.html").stat().st_size > 100_000
+    assert {path.stem for path in (out / "logs").glob("*.log")} == set(NODES)
+
+
+def test_it_can_run_again_into_the_same_folder_but_not_over_other_files(finished, own):
+    out, _ = finished
+    from timar_ros.errors import UserError
+    from timar_ros.nodes.demo_results import prepare
+
+    keep = out.parent / "keep"
+    keep.mkdir()
+    (keep / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"thesis\.tex"):
+        prepare(keep)
+    assert (keep / "thesis.tex").exists()
+    done = run(*arguments(own, keep))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", NODES)
+def test_killing_any_node_ends_the_demo_and_names_it(ros_domain, own, tmp_path, victim):
+    process = start(*arguments(own, tmp_path / "out"))
+    try:
+        wait_for(lambda: ready(tmp_path / "out"))
+        nodes = nodes_of(process)
+        assert set(nodes) == set(NODES)
+        nodes[victim].kill()
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 1, stdout + stderr
+    assert f"node {victim} was killed by SIGKILL" in stderr
+    _, alive = psutil.wait_procs(nodes.values(), timeout=PATIENCE)
+    assert not alive
+
+
+def test_ctrl_c_ends_it_and_all_its_nodes(ros_domain, own, tmp_path):
+    process = start(*arguments(own, tmp_path / "out"))
+    try:
+        wait_for(lambda: ready(tmp_path / "out"))
+        nodes = nodes_of(process)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    _, alive = psutil.wait_procs(nodes.values(), timeout=PATIENCE)
+    assert not alive
+    # What was recorded until then can be read.
+    assert (tmp_path / "out" / "bag" / "metadata.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--user", "/no/such.wav"], "/no/such.wav"),
+        (["--user-motion", "/no/such.npz"], "/no/such.npz"),
+        (["--robot", "marvin"], "marvin"),
+        (["--params-file", "/no/such.yaml"], "/no/such.yaml"),
+        (["--speed", "-1"], "speed"),
+        (["--recording", "also.wav"], "recording"),
+    ],
+)
+def test_bad_input_is_said_in_one_line_before_anything_starts(own, tmp_path, more, named):
+    done = run(*arguments(own, tmp_path / "out", *more))
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_a_node_refuses_is_shown_with_its_reason(ros_domain, own, tmp_path):
+    done = run(*arguments(own, tmp_path / "out", "--model", "/no/such/model"))
+    assert done.returncode == 2
+    assert "timar_inference could not configure" in done.stderr
+    assert "/no/such/model" in done.stderr
+
+
+def test_up_brings_the_graph_up_and_ctrl_c_ends_it(ros_domain, own, tmp_path):
+    process = start("up", "--model", own / "tiny", "--device", "cpu", "--namespace", "robot1", "--logs", tmp_path)
+    try:
+        assert process.stdout is not None
+        lines = []
+        while not any("nodes are up" in line for line in lines):
+            line = process.stdout.readline()
+            assert line, "".join(lines)
+            lines.append(line)
+        nodes = nodes_of(process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert set(nodes) == {"audio_sink", "retarget", "timar_inference", "turn_segmenter"}
+    _, alive = psutil.wait_procs(nodes.values(), timeout=PATIENCE)
+    assert not alive
