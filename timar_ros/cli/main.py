@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import timar_ros.cli
 from timar_ros import __version__
-from timar_ros.errors import UserError
+from timar_ros.errors import UserError, not_installed
 
 # Modules of this folder that are no subcommands.
 HELPERS = {"main", "console"}
@@ -55,11 +55,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 1 a check failed, 2 bad input, 130 Ctrl-C)."""
-    args = build_parser().parse_args(argv)
+    try:
+        args = build_parser().parse_args(argv)
+    except ModuleNotFoundError as error:
+        print(f"timar: error: {not_installed(error)}", file=sys.stderr)
+        return 2
     try:
         return int(args.run(args) or 0)
     except UserError as error:
         print(f"timar {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"timar {args.command}: error: {not_installed(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"timar {args.command}: interrupted", file=sys.stderr)
