@@ -1,0 +1,265 @@
+"""A live conversation over virtual sound devices: latency, lips against sound, drift; exits 1 if a figure is bad.
+
+    python test/system/live.py [--mode anticipatory] [--seconds 60] [--model MODEL] [--unplug]
+
+A sound server with a virtual microphone and loudspeaker stands for the sound card; everything else is real: `timar up`
+with its nodes, DDS, the simulated head. This program is the robot's text-to-speech and the observer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.signal import correlate
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from sound_server import SoundServer, reason, sound_server
+
+RATE = 16000
+CHUNK = 320
+LEAD = {"reactive": 0.0, "anticipatory": 1.3}
+"""How long before its time the agent's speech is published [s]: to anticipate, the robot must know what it will say."""
+
+
+class Watch:
+    """Says the agent's part and notes when things arrive."""
+
+    def __init__(self, agent: np.ndarray, mode: str) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from sensor_msgs.msg import JointState
+        from trajectory_msgs.msg import JointTrajectory
+
+        from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
+        from timar_ros.nodes import messages, qos
+
+        rclpy.init()
+        self.messages = messages
+        self.node = Node("text_to_speech")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.turns: dict[int, tuple[int, int]] = {}
+        self.motion: dict[int, tuple[int, int, np.ndarray]] = {}
+        self.commands: list[int] = []
+        self.joints: list[tuple[int, float]] = []
+        self.delay = 0.0
+        self._agent, self._sent, self._lead = agent, 0, LEAD[mode]
+        self._begin = 0
+        self.node.create_subscription(Turn, "turns", self._on_turn, qos.turns())
+        self.node.create_subscription(FlameMotion, "agent/motion", self._on_motion, qos.motion())
+        self.node.create_subscription(JointTrajectory, "joint_trajectory", self._on_command, qos.commands())
+        self.node.create_subscription(JointState, "joint_states", self._on_joints, qos.commands())
+        self.node.create_subscription(StreamInfo, "stream_info", self._on_info, qos.latched())
+        self._audio = self.node.create_publisher(AudioChunk, "agent/audio", qos.audio())
+
+    def _on_info(self, message: Any) -> None:
+        self.delay = float(message.playback_delay)
+
+    def _on_turn(self, message: Any) -> None:
+        start = self.messages.to_ns(message.header.stamp)
+        if message.phase == 0:
+            self.turns[message.number] = (start, time.time_ns())
+
+    def _on_motion(self, message: Any) -> None:
+        got = self.messages.motion(message)
+        self.motion[got.turn] = (got.stamp_ns, time.time_ns(), got.frames)
+
+    def _on_command(self, _message: Any) -> None:
+        self.commands.append(time.time_ns())
+
+    def _on_joints(self, message: Any) -> None:
+        if "jaw" in message.name:
+            position = message.position[list(message.name).index("jaw")]
+            self.joints.append((self.messages.to_ns(message.header.stamp), position))
+
+    def spin(self, speaking: bool) -> None:
+        """Serve callbacks for a moment and say what is due."""
+        self.executor.spin_once(timeout_sec=0.005)
+        if not speaking:
+            return
+        if not self._begin:
+            self._begin = time.time_ns() + 500_000_000
+        while True:
+            stamp = self._begin + round(self._sent * 1e9 / RATE)
+            if stamp + round(CHUNK * 1e9 / RATE) - round(self._lead * 1e9) > time.time_ns():
+                return
+            at = self._sent % (len(self._agent) - CHUNK)
+            samples = self._agent[at : at + CHUNK]
+            self._audio.publish(self.messages.audio_message(stamp, self._sent, RATE, samples))
+            self._sent += CHUNK
+
+    def said(self) -> tuple[int, np.ndarray]:
+        """Stamp of the first sample, and all that was said."""
+        count = self._sent // CHUNK
+        period = len(self._agent) - CHUNK
+        pieces = [self._agent[(i * CHUNK) % period : (i * CHUNK) % period + CHUNK] for i in range(count)]
+        return self._begin, np.concatenate(pieces)
+
+
+def offset_of_sound(watch: Watch, blocks: list[Any], second: float) -> float:
+    """How late the loudspeaker was around ``second`` of the agent's speech, against stamp and delay [s]."""
+    begin, said = watch.said()
+    first = round(second * RATE)
+    wanted = said[first : first + 4 * RATE]
+    due = begin + first / RATE * 1e9 + watch.delay * 1e9
+    chosen = [b for b in blocks if abs(b.stamp_ns - due - 2e9) < 3.2e9]
+    if not chosen or np.abs(wanted).max() < 0.01:
+        return float("nan")
+    heard = np.concatenate([b.samples[:, 0] for b in chosen])
+    found = int(np.argmax(np.abs(correlate(heard, wanted, mode="valid", method="fft"))))
+    return (chosen[0].stamp_ns + found / chosen[0].rate * 1e9 - due) * 1e-9
+
+
+def offset_of_jaw(watch: Watch) -> tuple[float, float]:
+    """How late the simulated jaw follows the motion's stamps [s], and the correlation at that lag."""
+    step = 0.005
+    motion = sorted(watch.motion.values(), key=lambda m: m[0])
+    start, end = motion[2][0], motion[-2][0]
+    axis = np.arange(start, end, step * 1e9)
+    stamps = np.concatenate([m[0] + np.arange(len(m[2])) * 40e6 for m in motion])
+    wanted = np.interp(axis, stamps, np.concatenate([m[2][:, 50] for m in motion]))
+    times = np.array([t for t, _ in watch.joints])
+    done = np.interp(axis, times, [p for _, p in watch.joints])
+    wanted, done = (np.gradient(x) for x in (wanted, done))
+    lags = np.arange(-40, 61)
+    scores = [np.corrcoef(wanted[100:-100], np.roll(done, -lag)[100:-100])[0, 1] for lag in lags]
+    best = int(np.argmax(scores))
+    return float(lags[best] * step), float(scores[best])
+
+
+def main() -> int:
+    """Run and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=tuple(LEAD), default="reactive")
+    parser.add_argument("--seconds", type=float, default=45.0, help="how long the conversation is watched")
+    parser.add_argument("--model", default="", help="model; empty: the one that ships")
+    parser.add_argument("--unplug", action="store_true", help="unplug the microphone for two seconds in the middle")
+    args = parser.parse_args()
+    if why := reason():
+        print(f"skipped: {why}")
+        return 0
+    folder = Path(tempfile.mkdtemp())
+    from timar_ros.nodes.domain import free_domain
+
+    with sound_server(folder) as server, free_domain() as domain:
+        os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        return converse(args, server, folder)
+
+
+def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int:
+    """One conversation."""
+    from timar_ros.data.audio import read_conversation, write_audio
+    from timar_ros.live.capture import Microphone
+
+    user, agent = read_conversation(Path(__file__).parent.parent.parent / "samples" / "conversation.flac")
+    repeats = int(args.seconds // (len(user) / RATE)) + 2
+    write_audio(folder / "user.wav", np.tile(user, repeats), RATE)
+    command = [
+        sys.executable, "-m", "timar_ros.cli.main", "up", "--source", "microphone", "--microphone", "virtual_mic",
+        "--speaker", "virtual_speaker", "--sim", "builtin", "--mode", args.mode, "--logs", str(folder / "logs"),
+        "--model", args.model,
+    ]  # fmt: skip
+    watch = Watch(agent, args.mode)
+    graph = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines: list[str] = []
+    up = threading.Event()
+
+    def read() -> None:
+        assert graph.stdout is not None
+        for line in graph.stdout:
+            lines.append(line)
+            if "nodes are up" in line:
+                up.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    player = None
+    blocks: list[Any] = []
+    ear = Microphone("virtual_ear", rate=RATE, report=print)
+    try:
+        while not up.is_set():
+            watch.spin(speaking=False)
+            if graph.poll() is not None:
+                raise SystemExit("the graph ended early:\n" + "".join(lines[-20:]))
+        player = server.play(folder / "user.wav", "mic")
+        begun = time.monotonic()
+        unplugged = 0
+        while (passed := time.monotonic() - begun) < args.seconds:
+            watch.spin(speaking=True)
+            while (block := ear.read(timeout=0.0)) is not None:
+                blocks.append(block)
+            if args.unplug and not unplugged and passed > args.seconds / 2:
+                server.unplug("mic")
+                unplugged = 1
+            elif unplugged == 1 and passed > args.seconds / 2 + 2.0:
+                server.plug("mic")
+                player = server.play(folder / "user.wav", "mic")
+                unplugged = 2
+    finally:
+        ear.close()
+        if player is not None and player.poll() is None:
+            player.terminate()
+            player.wait()
+        if graph.poll() is None:
+            graph.send_signal(signal.SIGINT)
+        graph.wait(timeout=60)
+    return judge(args, watch, blocks, lines)
+
+
+def judge(args: argparse.Namespace, watch: Watch, blocks: list[Any], lines: list[str]) -> int:
+    """Print the figures; 1 if one is not as promised."""
+    # from the last sample of a turn at the microphone (its stamp) to the motion and to the first command after it
+    segmented = np.array([arrived - start - 1e9 for start, arrived in watch.turns.values()]) * 1e-6
+    commands = np.array(watch.commands)
+    waits = []
+    for number, (_, arrived, _) in watch.motion.items():
+        reference = (
+            watch.turns[number][0] + (10**9 if args.mode == "reactive" else 0) if number in watch.turns else None
+        )
+        later = commands[commands >= arrived]
+        if reference is not None and len(later) and number > 2:
+            waits.append((later[0] - reference) * 1e-6)
+    seconds = np.arange(6.0, args.seconds - 8.0, 4.0)
+    sound = np.array([offset_of_sound(watch, blocks, s) for s in seconds])
+    sound = sound[np.isfinite(sound)]
+    jaw, likeness = offset_of_jaw(watch)
+    offset = (jaw - np.median(sound)) * 1e3
+    drift = (np.median(sound[-3:]) - np.median(sound[:3])) * 1e3 if len(sound) >= 6 else 0.0
+    missing = sorted(set(range(min(watch.motion), max(watch.motion) + 1)) - set(watch.motion))
+    waits_ms = np.array(waits)
+    bar = 150.0 if args.mode == "reactive" else 40.0
+    what = "after the turn's last sample" if args.mode == "reactive" else "after the turn's first sample is due"
+    print(f"mode {args.mode}, playback_delay {watch.delay:.2f} s, {len(watch.motion)} turns with motion")
+    print(
+        f"turn closed {np.percentile(segmented, 50):.0f} ms (p50), {np.percentile(segmented, 95):.0f} ms (p95) after it"
+    )
+    checks = {
+        f"first joint command p50 {np.percentile(waits_ms, 50):.0f} ms, p95 {np.percentile(waits_ms, 95):.0f} ms {what}"
+        f" (bar {bar:.0f})": np.percentile(waits_ms, 95) <= bar,
+        f"sound leaves the loudspeaker {np.median(sound) * 1e3:+.1f} ms off its time, drift {drift:+.1f} ms": (
+            abs(drift) < 5
+        ),
+        f"jaw follows its stamps by {jaw * 1e3:+.0f} ms (r {likeness:.2f}): {offset:+.0f} ms against the sound"
+        " (bar 40)": abs(offset) <= 40.0,
+        f"turns without motion: {missing or 'none'}": not missing or args.unplug,
+    }  # fmt: skip
+    if args.unplug:
+        told = [line for line in lines if "is gone" in line or "is back" in line]
+        checks[f"the microphone came back ({len(told)} reports)"] = any("is back" in line for line in told)
+    for text, good in checks.items():
+        print(f"{'ok  ' if good else 'BAD '} {text}")
+    return 0 if all(checks.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
