@@ -48,7 +48,7 @@ def tiny_model(seed: int = 0, **changes: Any) -> Timar:
 
 
 def random_turn(seed: int, tracked: str = "all", config: TimarConfig = CONFIG) -> TurnData:
-    """A turn of noise; ``tracked``: ``all``, ``none`` (no tracker), ``some`` (frames lost) or ``partly`` (columns lost)."""
+    """A turn of noise; tracked: ``all``, ``none`` (no tracker), ``some`` (frames lost) or ``partly`` (columns lost)."""
     rng = np.random.default_rng(seed)
     user, agent = rng.standard_normal((2, config.turn_samples), dtype=np.float32)
     motion = rng.standard_normal((config.turn_frames, config.motion_width), dtype=np.float32)

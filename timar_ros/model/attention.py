@@ -51,12 +51,13 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
+        self.act: nn.Module = nn.GELU()
         self.fc2 = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [..., width]`` to the same shape."""
-        out: Tensor = self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+        out: Tensor = self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
         return out
 
 

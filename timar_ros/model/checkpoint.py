@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from timar_ros.errors import UserError, require
 from timar_ros.model.config import TimarConfig
+from timar_ros.model.packing import is_packed, packed
 from timar_ros.model.precision import pick_device, pick_dtype
 from timar_ros.model.speech import (
     DEFAULT_SPEECH,
@@ -64,6 +66,8 @@ def save_timar(
     :param dtype: store weights as ``float16`` or ``bfloat16`` (they are computed in the type that the loader asks for).
     :param notes: further entries of config.json, such as how the model was trained.
     """
+    if is_packed(model):
+        raise UserError("this copy of the model is packed for inference: save the model that it was made from")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = None if dtype is None else pick_dtype(dtype, model.device)
@@ -96,6 +100,7 @@ def load_timar(
     config: TimarConfig | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
+    inference: bool = False,
 ) -> Timar:
     """Load a model for inference or further training.
 
@@ -105,6 +110,8 @@ def load_timar(
     :param config: default: what the folder or the checkpoint says; for a bare .safetensors the released model's.
     :param device: ``cpu``, ``cuda``, ``cuda:1``, ... or ``auto`` (CUDA where there is one).
     :param dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: times the first two and takes the faster.
+    :param inference: on a processor keep only weights packed for inference (Conversation would otherwise pack a second
+        copy); such a model can be neither trained nor saved.
     :raises UserError: when a file is missing, is not what it should be, or its keys do not fit the configuration.
     """
     path = Path(path)
@@ -142,6 +149,8 @@ def load_timar(
     model = model.to(target, pick_dtype(dtype, target, config)).eval()
     for key, value in statistics.items():  # motion's statistics stay exact
         setattr(model, key, value.to(target))
+    if inference and target.type == "cpu":
+        model = packed(model)
     return model
 
 
@@ -206,7 +215,7 @@ def _read_authors_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, A
         raise UserError(
             f"refused to load {path}: a pickle that could run code ({reason}); convert it to safetensors"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error) as error:
         raise UserError(f"cannot read {path} as a checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_ema"), dict):
         raise UserError(f"{path} is no TIMAR checkpoint: it has no 'model_ema' entry")

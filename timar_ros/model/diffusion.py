@@ -67,6 +67,12 @@ def make_schedule(count: int = TRAINING_STEPS) -> Schedule:
     )
 
 
+@functools.cache
+def _steps_in_order(count: int, device: torch.device) -> Tensor:
+    """The original step indices of a schedule in the order of use; kept on the device, for graphs."""
+    return torch.as_tensor(make_schedule(count).steps[::-1].copy(), device=device)
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoids of the step index (128 cosines, then 128 sines), then a two-layer MLP."""
 
@@ -196,7 +202,7 @@ class DiffusionHead(nn.Module):
         :param unconditional: conditioning of the branch without the user, for ``guidance`` (classifier-free).
         """
         both = cond if unconditional is None else torch.cat((cond, unconditional))
-        steps = torch.as_tensor(make_schedule(len(noise[1])).steps[::-1].copy(), device=cond.device)
+        steps = _steps_in_order(len(noise[1]), cond.device)
         embedded = self.net.cond_embed(both)
         modulations: list[Tensor] = []
 
@@ -229,10 +235,10 @@ def ancestral_sample(
             x0, without = x0.chunk(2)
             fraction = fraction.chunk(2)[0]
             x0 = without + guidance * (x0 - without)
-        mean: Tensor = schedule.posterior_x0[i] * x0 + schedule.posterior_xt[i] * x
+        mean = float(schedule.posterior_x0[i]) * x0 + float(schedule.posterior_xt[i]) * x
         if i == 0:
             break
-        low, high = schedule.log_posterior[i], schedule.log_beta[i]
+        low, high = float(schedule.log_posterior[i]), float(schedule.log_beta[i])
         deviation = torch.exp(0.5 * (low + (fraction + 1) / 2 * (high - low)))
         x = mean + deviation * added[count] * temperature
     return mean

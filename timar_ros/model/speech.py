@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -108,11 +107,3 @@ def encode(encoder: nn.Module, speech: Tensor, frames: int) -> Tensor:
         projected = projected[0]
     hidden: Tensor = parts.encoder(projected).last_hidden_state
     return hidden
-
-
-@torch.no_grad()
-def fuse_weight_norm(encoder: nn.Module) -> None:
-    """Replace the positional convolution's weight norm by its product, which inference need not form at every call."""
-    conv = getattr(getattr(getattr(encoder, "encoder", None), "pos_conv_embed", None), "conv", None)
-    if conv is not None and nn.utils.parametrize.is_parametrized(conv):
-        nn.utils.parametrize.remove_parametrizations(conv, "weight")

@@ -199,6 +199,24 @@ class Timar(nn.Module):
         out: Tensor = self.decoder_norm(x)
         return out
 
+    # From conditioning to motion
+
+    def sample_motion(
+        self, z: Tensor, noise: tuple[Tensor, Tensor], temperature: float = 1.0, guidance: float = 1.0
+    ) -> Tensor:
+        """Frames ``[n, 56]`` (fp32) for conditioning ``z [n, G, D]``.
+
+        :param z: G = 1, or 2 where the second is the branch without the user, for ``guidance``.
+        :param noise: ``(initial [n, 56], steps [S, n, 56])``; the MLP head needs none.
+        """
+        if self.config.diffusion:
+            without = z[:, 1] if z.shape[1] == 2 else None
+            return self.unstandardise(self.diffloss.sample(z[:, 0], noise, temperature, without, guidance))
+        values: Tensor = self.mlp_head(z).float()
+        if z.shape[1] == 2:
+            values = values[:, 1:] + guidance * (values[:, :1] - values[:, 1:])
+        return self.unstandardise(values[:, 0])
+
     # Training
 
     def training_loss(

@@ -19,6 +19,7 @@ from timar_ros.model.packing import packed
 from timar_ros.model.tokens import agent_motion_slice
 from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn, Window
 from timar_ros.streaming.engine_cached import CachedEngine
+from timar_ros.streaming.engine_static import StaticTurn
 from timar_ros.streaming.noise import frame_order, turn_noise
 
 Noise = tuple[ArrayLike, ArrayLike]
@@ -130,6 +131,8 @@ class ConversationBatch:
         self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
         self._planned: list[Tensor | None] = [None] * conversations
         self._conditioning: list[Motion | None] = [None] * conversations
+        self._static: dict[float, StaticTurn] = {}
+        self._drawn: dict[int, tuple[tuple[int, int], tuple[Motion, Motion]]] = {}
         self._agent = agent_motion_slice(config.turn_frames)
         self._motion_shape = (config.turn_frames, config.motion_width)
 
@@ -146,8 +149,7 @@ class ConversationBatch:
         rows, given = self._given(turns)
         if not rows:
             return [None] * len(self)
-        tokens = self._tokens(given)
-        motion = self._decode(rows, tokens, given, guided=self.options.guidance != 1.0)
+        tokens, motion = self._turn(rows, given, self.options.guidance)
         encoded = self.options.iterations == 1 and self.options.mask_history_agent
         for index, row in enumerate(rows):
             self._remember(row, tokens[index], motion[index], encoded)
@@ -159,8 +161,8 @@ class ConversationBatch:
         rows, given = self._given(turns)
         if not rows:
             return [None] * len(self)
-        tokens = self._tokens([dataclasses.replace(turn, user_speech=None, user_motion=None) for turn in given])
-        motion = self._decode(rows, tokens, given, guided=False)
+        given = [dataclasses.replace(turn, user_speech=None, user_motion=None) for turn in given]
+        _, motion = self._turn(rows, given, guidance=1.0)
         for index, row in enumerate(rows):
             self._planned[row] = motion[index]
         return self._scatter(rows, motion)
@@ -179,8 +181,10 @@ class ConversationBatch:
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Idle-time work (re-encoding shifted or corrected history); whatever is left out, the next step does."""
+        """Idle-time work: shifted or corrected history encoded anew, noise drawn. The next step does what is left."""
         self.engine.prepare()
+        for row, turn in enumerate(self.turns):
+            self._drawn[row] = ((self.seeds[row], turn), self._draw(row))
 
     def reset(self, row: int | None = None) -> None:
         """Forget one conversation, or all; turn numbers start at 0 again."""
@@ -245,6 +249,42 @@ class ConversationBatch:
                 self.turns[row] = turn.number
         return [row for row, _ in given], [turn for _, turn in given]
 
+    def _turn(self, rows: Sequence[int], given: Sequence[TurnData], guidance: float) -> tuple[Tensor, Tensor]:
+        """Tokens ``[A, 4F + 10, d]`` and motion ``[A, F, 56]`` (fp32) of current turns."""
+        if isinstance(self.engine, CachedEngine) and self.engine.padded and self.options.iterations == 1:
+            return self._static_turn(self.engine, rows, given, guidance)
+        tokens = self._tokens(given)
+        return tokens, self._decode(rows, tokens, given, guidance)
+
+    def _static_turn(
+        self, engine: CachedEngine, rows: Sequence[int], given: Sequence[TurnData], guidance: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same through work of fixed shapes, in which conversations without a turn now ride along."""
+        if any(engine.outstanding(row) for row in rows):
+            engine.prepare()
+        turn = self._static.get(guidance)
+        if turn is None:
+            turn = self._static[guidance] = StaticTurn(engine, guidance, self.options.temperature)
+        count, samples = len(self), self.model.config.turn_samples
+        speech = np.zeros((2, count, samples), np.float32)
+        motion = np.full((count, *self._motion_shape), np.nan, np.float32)
+        noise = np.zeros((self.steps + 1, count, *self._motion_shape), np.float32)
+        heard = np.zeros(count, bool)
+        for row, each in zip(rows, given, strict=True):
+            heard[row] = each.user_speech is not None
+            if each.user_speech is not None:
+                speech[0, row] = _checked(each.user_speech, (samples,), "user speech")
+            speech[1, row] = _checked(each.agent_speech, (samples,), "agent speech")
+            if each.user_motion is not None:
+                motion[row] = self._checked_motion(each.user_motion)
+            noise[0, row], noise[1:, row] = self._noise(row, each)
+        lengths = np.array([len(history) for history in engine.histories])
+        inputs = (speech[0], heard, speech[1], motion, lengths, noise[0], noise[1:])
+        tokens, z, out = turn(*[self._tensor(each) for each in inputs])
+        chosen = torch.tensor(rows, device=self.model.device)
+        self._keep_conditioning(rows, z[chosen])
+        return tokens[chosen], out[chosen]
+
     def _tokens(self, given: Sequence[TurnData]) -> Tensor:
         """Tokens ``[A, 4F + 10, d]`` of turns, both speakers' speech through the encoder as one batch."""
         model, config = self.model, self.model.config
@@ -258,11 +298,11 @@ class ConversationBatch:
         motion = np.full((len(given), config.turn_frames, config.motion_width), np.nan, np.float32)
         for index, turn in enumerate(given):
             if turn.user_motion is not None:
-                motion[index] = _checked(turn.user_motion, motion.shape[1:], "user motion", untracked=True)
+                motion[index] = self._checked_motion(turn.user_motion)
         seen = model.encode_motion(self._tensor(motion))
         return model.assemble(user, seen, agent, torch.zeros_like(agent))
 
-    def _decode(self, rows: Sequence[int], tokens: Tensor, given: Sequence[TurnData], guided: bool) -> Tensor:
+    def _decode(self, rows: Sequence[int], tokens: Tensor, given: Sequence[TurnData], guidance: float) -> Tensor:
         """Motion ``[A, F, 56]`` (fp32) of current turns ``[A, 4F + 10, d]``, in ``iterations`` rounds."""
         model, options = self.model, self.options
         frames, count = model.config.turn_frames, len(rows)
@@ -280,38 +320,40 @@ class ConversationBatch:
         for each in range(options.iterations):
             remaining = frames_left(each, options.iterations, frames, left)
             taken = (rank >= frames - left) & (rank < frames - remaining)
-            branches = torch.stack((tokens, model.without_user(tokens)), 1) if guided else tokens.unsqueeze(1)
+            branches = torch.stack((tokens, model.without_user(tokens)), 1) if guidance != 1.0 else tokens.unsqueeze(1)
             z = self.engine.condition(rows, branches, masked)
-            guidance = options.guidance
+            strength = guidance
             if options.guidance_schedule == "linear":
-                guidance = 1 + (guidance - 1) * (frames - remaining) / frames
+                strength = 1 + (guidance - 1) * (frames - remaining) / frames
             chosen = z.transpose(1, 2)[taken]  # [frames of this round over all, G, D]
-            drawn = self._sample(chosen, (initial[taken], added[:, taken]), guidance)
+            drawn = model.sample_motion(chosen, (initial[taken], added[:, taken]), options.temperature, strength)
             motion[taken] = drawn
             masked[:, self._agent] &= ~taken
             tokens[:, self._agent][taken] = model.encode_motion(drawn)
             left = remaining
-        for row, conditioning in zip(rows, z[:, 0].float().cpu().numpy(), strict=True):
-            self._conditioning[row] = conditioning
+        self._keep_conditioning(rows, z[:, 0])
         return motion
 
-    def _sample(self, z: Tensor, noise: tuple[Tensor, Tensor], guidance: float) -> Tensor:
-        """Frames ``[n, 56]`` (fp32) for conditioning ``[n, G, D]``."""
-        if not self.model.config.diffusion:
-            values: Tensor = self.model.mlp_head(z).float()
-            guided = values[:, 0] if z.shape[1] == 1 else values[:, 1] + guidance * (values[:, 0] - values[:, 1])
-            return self.model.unstandardise(guided)
-        other = z[:, 1] if z.shape[1] == 2 else None
-        drawn = self.model.diffloss.sample(z[:, 0], noise, self.options.temperature, other, guidance)
-        return self.model.unstandardise(drawn)
+    def _keep_conditioning(self, rows: Sequence[int], z: Tensor) -> None:
+        for row, conditioning in zip(rows, z.float().cpu().numpy(), strict=True):
+            self._conditioning[row] = conditioning
+
+    def _checked_motion(self, motion: ArrayLike) -> Motion:
+        return _checked(motion, self._motion_shape, "user motion", untracked=True)
 
     def _noise(self, row: int, turn: TurnData) -> tuple[Motion, Motion]:
-        shape = self._motion_shape
-        if turn.noise is None:
-            return turn_noise(self.seeds[row], self.turns[row], self.steps, *shape, correlation=self._correlation)
-        return _checked(turn.noise[0], shape, "initial noise"), _checked(
-            turn.noise[1], (self.steps, *shape), "step noise"
-        )
+        if turn.noise is not None:
+            initial, steps = turn.noise
+            shape = self._motion_shape
+            return _checked(initial, shape, "initial noise"), _checked(steps, (self.steps, *shape), "step noise")
+        key, noise = self._drawn.pop(row, (None, None))
+        if noise is None or key != (self.seeds[row], self.turns[row]):
+            noise = self._draw(row)
+        return noise
+
+    def _draw(self, row: int) -> tuple[Motion, Motion]:
+        seed, turn = self.seeds[row], self.turns[row]
+        return turn_noise(seed, turn, self.steps, *self._motion_shape, correlation=self._correlation)
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(self.model.device)
@@ -339,9 +381,7 @@ def make_engine(name: str, model: Timar, window: Window, conversations: int) -> 
     if name not in ("cached", "oracle"):
         raise UserError(f"engine = '{name}': use cached or oracle")
     if name == "cached" and CachedEngine.serves(model):
-        fast = packed(model) if model.device.type == "cpu" else model
-        assert isinstance(fast, Timar)
-        return CachedEngine(fast, window, conversations)
+        return CachedEngine(packed(model) if model.device.type == "cpu" else model, window, conversations)
     return FullWindow(model, window, conversations)
 
 

@@ -1,0 +1,89 @@
+"""`timar bench`: its table, its file, its exit codes; and an hour's conversation in simulated time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import random_turn, tiny_model
+
+from timar_ros.cli.main import main
+from timar_ros.errors import UserError
+from timar_ros.evaluation.benchmark import benchmark, floor
+from timar_ros.model import TimarConfig, create_timar, save_timar
+from timar_ros.streaming import Conversation
+
+FIELDS = {
+    "size", "dtype", "device", "policy", "conversations", "max_abs_error", "oracle_p50_s", "critical_p50_s",
+    "critical_p95_s", "idle_p50_s", "speedup", "real_time_factor", "peak_memory_mb",
+}  # fmt: skip
+
+
+def test_rows_have_the_promised_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_timar(tiny_model(), tmp_path / "tiny")
+    out = tmp_path / "bench.json"
+    code = main(["bench", "--model", str(tmp_path / "tiny"), "--policy", "sliding", "stepped", "--json", str(out)])
+    assert code == 0
+    rows = json.loads(out.read_text())
+    assert [row["policy"] for row in rows] == ["sliding", "stepped"]
+    for row in rows:
+        assert set(row) >= FIELDS
+        assert row["size"] == "tiny" and row["dtype"] == "float32" and row["turns"] == 12
+        assert row["max_abs_error"] <= 1e-4
+        assert 0 < row["critical_p50_s"] <= row["critical_p95_s"] <= row["critical_max_s"]
+        assert row["speedup"] == pytest.approx(row["oracle_p50_s"] / row["critical_p50_s"])
+    assert "tiny float32 sliding x1" in capsys.readouterr().out
+
+
+def test_an_engine_that_is_not_the_oracles_equal_fails() -> None:
+    model = tiny_model()
+    row = benchmark(model, "tiny", dtype="bfloat16", conversations=2)
+    assert row.exact and 1e-4 < row.relative_error_z < 0.1  # bf16 states its error
+    assert row.conversations == 2 and row.oracle_p50_s > 0
+    assert not dataclasses.replace(row, dtype="float32").exact
+
+
+def test_bad_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--turns", "3"]) == 2
+    assert main(["bench", "--conversations", "0"]) == 2
+    assert main(["bench", "--threads", "0"]) == 2
+    assert main(["bench", "--model", "/nowhere"]) == 2
+    assert capsys.readouterr().err.count("\n") == 4
+    with pytest.raises(UserError, match="not causal"):
+        benchmark(tiny_model(causal=False), "tiny")
+
+
+def test_floor_counts_weights_and_tokens() -> None:
+    model = create_timar(TimarConfig.of_size("mini"))
+    flop, read = floor(model, 1)
+    assert read > 4 * sum(p.numel() for p in model.parameters())
+    assert flop > 2 * 110 * sum(p.numel() for p in model.encoder_blocks.parameters())
+    double, _ = floor(model, 2)
+    assert double == pytest.approx(2 * flop)
+
+
+@pytest.mark.slow
+def test_an_hour_of_conversation() -> None:
+    """3600 turns of one second: memory flat after the warm-up, the last minute no slower than the second."""
+    talk = Conversation(tiny_model(), seed=0)
+    turns = [random_turn(seed) for seed in range(8)]
+    times, memory = [], 0.0
+    for number in range(3600):
+        turn = turns[number % len(turns)]
+        start = time.thread_time()
+        motion = talk.step(turn.user_speech, turn.agent_speech, turn.user_motion)
+        talk.prepare()
+        times.append(time.thread_time() - start)
+        assert np.isfinite(motion).all()
+        if number == 119:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= 1.02 * memory
+    # Processor time of this thread, the fastest half of each minute: what others do to the machine is left out.
+    second, last = (float(np.mean(np.sort(minute)[:30])) for minute in (times[60:120], times[-60:]))
+    assert last <= 1.1 * second
+    assert talk.turn == 3600

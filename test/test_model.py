@@ -1,0 +1,426 @@
+"""Configurations, checkpoints, the speech encoders, the diffusion process and the training forward."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import CONFIG, SPEECH, random_turn, tiny_model
+from torch import nn
+
+from timar_ros.errors import UserError
+from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
+from timar_ros.model.diffusion import ancestral_sample, make_schedule, training_alphas
+from timar_ros.model.packing import is_packed, packed
+from timar_ros.model.precision import pick_device, pick_dtype
+from timar_ros.model.speech import MINI_SPEECH, build_speech_encoder, encode, speech_encoder_config
+from timar_ros.model.timar import draw_mask
+from timar_ros.streaming import Conversation
+
+
+def outputs(model: Timar) -> np.ndarray:
+    turn = random_turn(1)
+    return Conversation(model, seed=0, engine="oracle").step(turn.user_speech, turn.agent_speech, turn.user_motion)
+
+
+# Configurations
+
+
+def test_sizes_are_the_papers() -> None:
+    with torch.device("meta"):
+        large = Timar(TimarConfig.of_size("large"), nn.Identity())
+    # 428 M in the paper's table, speech encoder left out.
+    assert sum(p.numel() for p in large.parameters()) / 1e6 == pytest.approx(428, abs=4)
+    assert TimarConfig.of_size("large") == TimarConfig()
+    assert TimarConfig.of_size("base").encoder_width == 768
+    assert TimarConfig.of_size("huge").encoder_depth == 20
+    assert TimarConfig().turn_tokens == 110 and TimarConfig().context_turns == 8
+
+
+def test_mini_fits_into_twenty_megabytes() -> None:
+    model = create_timar(TimarConfig.of_size("mini"))
+    assert 4 * sum(p.numel() for p in model.parameters()) < 20e6
+
+
+def test_config_survives_json() -> None:
+    for size in ("mini", "base", "large", "huge"):
+        config = TimarConfig.of_size(size)
+        assert TimarConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_heads": 5}, "5 attention heads do not divide"),
+        ({"turn_seconds": 0.33}, "not a whole number"),
+        ({"token_width": 25}, "must be even"),
+        ({"motion_width": 55}, "56 columns"),
+        ({"encoder_depth": 0}, "encoder_depth"),
+        ({"sampling_steps": 0}, "sampling_steps"),
+    ],
+)
+def test_impossible_configurations_say_why(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+def test_unknown_configuration_names_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown entries blocks"):
+        TimarConfig.from_dict({"blocks": 3})
+    with pytest.raises(UserError, match="unknown model size 'giant'"):
+        TimarConfig.of_size("giant")
+
+
+def test_other_turn_lengths_work() -> None:
+    config = dataclasses.replace(CONFIG, turn_seconds=0.48, context_seconds=1.44)
+    model = create_timar(config, SPEECH, zero_head=False)
+    pair = [Conversation(model, seed=0, engine=engine) for engine in ("oracle", "cached")]
+    for seed in range(4):
+        turn = random_turn(seed, config=config)
+        first, second = (talk.step(turn.user_speech, turn.agent_speech, turn.user_motion) for talk in pair)
+        assert first.shape == (12, 56)
+        np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_folder_round_trip(tmp_path: Path, dtype: str | None) -> None:
+    model = tiny_model(partial_motion=True, standardise=True)
+    model.motion_mean[:] = 0.123456
+    model.trained = True
+    save_timar(model, tmp_path / "talker", dtype=dtype, steps=7)
+    back = load_timar(tmp_path / "talker")
+    assert back.name == "talker" and back.trained and back.config == model.config
+    assert json.loads((tmp_path / "talker" / "config.json").read_text())["steps"] == 7
+    assert len(back.sha256) == 64
+    assert torch.equal(back.motion_mean, model.motion_mean)  # never rounded
+    np.testing.assert_allclose(outputs(back), outputs(model), atol=1e-6 if dtype is None else 0.1)
+    assert sorted(path.name for path in (tmp_path / "talker").iterdir()) == ["config.json", "model.safetensors"]
+    assert all(p.requires_grad for p in back.parameters())
+
+
+def test_same_seed_same_weights() -> None:
+    before = torch.random.get_rng_state()
+    first, second, other = tiny_model(1), tiny_model(1), tiny_model(2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert first.sha256 == second.sha256 != other.sha256
+    assert not first.trained and first.name == "untrained-1"
+
+
+def test_zero_head_gives_calm_motion() -> None:
+    motion = outputs(create_timar(CONFIG, SPEECH))
+    assert np.abs(motion).max() < 0.1
+
+
+def authors_file(tmp_path: Path, model: Timar, extra: object = None) -> Path:
+    names = {
+        "speech_snippet_embed_dim": 16, "token_embed_dim": 24, "encoder_embed_dim": 32, "encoder_depth": 2,
+        "encoder_num_heads": 4, "decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 4, "diffloss_d": 2,
+        "diffloss_w": 32, "num_sampling_steps": "5", "lr": 1e-4, "output_dir": "runs",
+    }  # fmt: skip
+    weights = {key: value for key, value in model.state_dict().items() if not key.startswith("speech_encoder.")}
+    wrong = {key: torch.zeros_like(value) for key, value in weights.items()}
+    path = tmp_path / "checkpoint.pth"
+    content = {"model": wrong, "model_ema": weights, "epoch": 3, "args": argparse.Namespace(**names), "extra": extra}
+    torch.save(content, path)
+    return path
+
+
+def test_authors_checkpoint(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_file(model.speech_encoder.state_dict(), tmp_path / "speech.safetensors")
+    path = authors_file(tmp_path, model)
+    back = load_timar(path, speech=(tmp_path / "speech.safetensors", SPEECH))
+    assert back.config == model.config and back.trained
+    np.testing.assert_allclose(outputs(back), outputs(model), atol=1e-6)
+
+
+class Malicious:
+    """Unpickling this would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickles_that_run_code_are_refused(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    with pytest.raises(UserError, match=r"refused to load .*could run code"):
+        load_timar(authors_file(tmp_path, tiny_model(), Malicious(trap)))
+    assert not trap.exists()
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps({"model_ema": Malicious(trap)}))
+    with pytest.raises(UserError):
+        load_timar(plain)
+    assert not trap.exists()
+
+
+def test_errors_name_the_keys(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_timar(model, tmp_path)
+    path = tmp_path / "model.safetensors"
+    state = load_file(path)
+    del state["z_proj.bias"]
+    state["surprise"] = torch.zeros(1)
+    state["mask_token"] = torch.zeros(1, 1, 7)
+    save_file(state, path)
+    with pytest.raises(UserError) as error:
+        load_timar(tmp_path)
+    text = str(error.value)
+    assert "missing 1: z_proj.bias" in text and "unknown 1: surprise" in text
+    assert "mask_token is [1, 1, 7] and should be [1, 1, 32]" in text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "absent", "no model at"),
+        (lambda folder: folder, "has no config.json"),
+        (lambda folder: _write(folder / "a.safetensors", b"junk"), "as safetensors"),
+        (lambda folder: _write(folder / "a.pth", b"junk"), "a.pth"),
+        (lambda folder: _write(folder / "a.txt", b""), "is no model"),
+        (lambda folder: _write(folder / "config.json", b"{").parent, "cannot read"),
+        (lambda folder: _write(folder / "config.json", b'{"format": "other"}').parent, "format 'other'"),
+        (lambda folder: _write(folder / "config.json", b'{"format": "timar_ros 1"}').parent, "lacks name, trained"),
+    ],
+)
+def test_bad_files_give_one_clear_line(tmp_path: Path, make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        load_timar(make(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_unknown_devices_and_types_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown device 'abacus'"):
+        pick_device("abacus")
+    with pytest.raises(UserError, match="unknown dtype 'int3'"):
+        pick_dtype("int3", torch.device("cpu"))
+    assert pick_dtype("auto", torch.device("cpu"), CONFIG) in (torch.float32, torch.bfloat16)
+    if not torch.cuda.is_available():
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(UserError, match="sees no CUDA"):
+            pick_device("cuda")
+
+
+# Packed copies
+
+
+def test_packed_copy_computes_the_same_and_leaves_the_original_alone(tmp_path: Path) -> None:
+    model = tiny_model()
+    before, keys = outputs(model), list(model.state_dict())
+    copy = packed(model)
+    assert is_packed(copy) and not is_packed(model)
+    np.testing.assert_allclose(outputs(copy), before, atol=1e-5)
+    np.testing.assert_allclose(outputs(packed(copy)), before, atol=1e-5)
+    assert list(model.state_dict()) == keys
+    np.testing.assert_array_equal(outputs(model), before)
+    with pytest.raises(UserError, match="packed"):
+        save_timar(copy, tmp_path)
+    save_timar(model, tmp_path)
+    np.testing.assert_allclose(outputs(load_timar(tmp_path, inference=True)), before, atol=1e-5)
+
+
+# Speech encoders
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm"])
+def test_speech_encoders_of_the_family(tmp_path: Path, family: str) -> None:
+    speech = {**SPEECH, "model_type": family, "conv_bias": False}
+    model = create_timar(CONFIG, speech, 0, zero_head=False)
+    tokens = model.encode_speech(torch.randn(2, 16000))
+    assert tokens.shape == (2, 25, 24)
+    save_timar(model, tmp_path)
+    np.testing.assert_allclose(outputs(load_timar(tmp_path)), outputs(model), atol=1e-5)
+    again = build_speech_encoder(speech_encoder_config(model.speech_encoder))
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in model.speech_encoder.state_dict().items()
+    }
+
+
+def test_speech_from_a_transformers_folder(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.speech_encoder.save_pretrained(tmp_path / "speech")
+    model.speech_source = str(tmp_path / "speech")
+    save_timar(model, tmp_path / "model")
+    assert not any(key.startswith("speech_encoder.") for key in load_file(tmp_path / "model" / "model.safetensors"))
+    back = load_timar(tmp_path / "model")
+    assert back.speech_frozen and not back.train().speech_encoder.training
+    np.testing.assert_allclose(outputs(back), outputs(model), atol=1e-6)
+
+
+def test_old_names_of_weight_norm_are_understood(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_timar(model, tmp_path)
+    state = {}
+    for key, value in model.speech_encoder.state_dict().items():
+        key = key.replace("parametrizations.weight.original0", "weight_g")
+        state["wav2vec2." + key.replace("parametrizations.weight.original1", "weight_v")] = value.contiguous()
+    state["lm_head.weight"] = torch.zeros(3, 3)
+    save_file(state, tmp_path / "old.safetensors")
+    back = load_timar(tmp_path, speech=(tmp_path / "old.safetensors", SPEECH))
+    np.testing.assert_allclose(outputs(back), outputs(model), atol=1e-6)
+
+
+def test_speech_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model_type 'whisper' is not supported"):
+        build_speech_encoder({"model_type": "whisper"})
+    with pytest.raises(UserError, match="width 32 is not the model's speech_width 16"):
+        create_timar(CONFIG, {**SPEECH, "hidden_size": 32})
+    save_timar(tiny_model(), tmp_path)
+    with pytest.raises(UserError, match="cannot load the speech encoder"):
+        load_timar(tmp_path, speech=str(tmp_path / "nowhere"))
+
+
+def test_chunks_are_encoded_by_themselves() -> None:
+    encoder = build_speech_encoder(MINI_SPEECH).eval()
+    speech = torch.randn(2, 16000)
+    with torch.inference_mode():
+        both, second = encode(encoder, speech, 25), encode(encoder, speech[1:], 25)
+    assert torch.allclose(both[1:], second, atol=1e-5)
+
+
+# The diffusion process, against an independent implementation
+
+
+def test_sampler_equals_diffusers() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="needs diffusers, an independent implementation")
+    betas = 1 - training_alphas() / np.concatenate(([1.0], training_alphas()[:-1]))
+    scheduler = diffusers.DDPMScheduler(
+        num_train_timesteps=1000, trained_betas=betas, variance_type="learned_range", prediction_type="sample",
+        clip_sample=False,
+    )  # fmt: skip
+    count = 10
+    steps = make_schedule(count).steps[::-1]
+    scheduler.set_timesteps(timesteps=steps.tolist())
+    generator = torch.Generator().manual_seed(0)
+    initial, noise = torch.randn(4, 56, generator=generator), torch.randn(count, 4, 56, generator=generator)
+    network = torch.randn(count, 4, 112, generator=generator)
+    ours = ancestral_sample(lambda position, x: network[position] + 0.1 * x.repeat(1, 2), (initial, noise), 1.0, None)
+    theirs = initial
+    for position, step in enumerate(steps):
+        out = network[position] + 0.1 * theirs.repeat(1, 2)
+        theirs = _diffusers_mean(scheduler, out, int(step), theirs)
+        if position < count - 1:
+            theirs = theirs + _diffusers_deviation(scheduler, out[:, 56:], int(step)) * noise[position]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def _diffusers_mean(scheduler: Any, out: torch.Tensor, step: int, x: torch.Tensor) -> torch.Tensor:
+    """The scheduler's own step with its noise taken out again."""
+    generator = torch.Generator().manual_seed(1)
+    stepped = scheduler.step(out, step, x, generator=generator).prev_sample
+    if step == 0:
+        return stepped
+    drawn = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    return stepped - _diffusers_deviation(scheduler, out[:, 56:], step) * drawn
+
+
+def _diffusers_deviation(scheduler: Any, fraction: torch.Tensor, step: int) -> torch.Tensor:
+    return torch.exp(0.5 * scheduler._get_variance(step, predicted_variance=fraction))
+
+
+def test_last_added_noise_is_never_used() -> None:
+    model = tiny_model()
+    z = torch.randn(3, 32)
+    initial, noise = torch.randn(3, 56), torch.randn(5, 3, 56)
+    other = noise.clone()
+    other[-1] += 100
+    with torch.inference_mode():
+        first, second = (model.diffloss.sample(z, (initial, added)) for added in (noise, other))
+    assert torch.equal(first, second)
+
+
+def test_schedule_limits() -> None:
+    assert make_schedule(5).steps.tolist() == [0, 250, 500, 749, 999]
+    with pytest.raises(ValueError, match="1 diffusion steps"):
+        make_schedule(1)
+
+
+# Training
+
+
+def clips(frames: int = 50, batch: int = 2) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    speech = torch.randn(2, batch, frames * 640, generator=generator)
+    motion = torch.randn(2, batch, frames, 56, generator=generator)
+    return [speech[0], speech[1], motion[0], motion[1]]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("variant", [{}, {"diffusion": False}, {"encoder_only": False}, {"causal": False}])
+def test_training_step_reaches_every_weight(variant: dict[str, Any], frozen: bool) -> None:
+    model = tiny_model(**variant).train()
+    if frozen:
+        model.speech_encoder.requires_grad_(False)
+    out = model.training_loss(*clips(), generator=torch.Generator().manual_seed(2), user_drop=0.3)
+    out.loss.backward()
+    silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert silent == set()
+    assert torch.isfinite(out.loss)
+
+
+def test_training_draws_come_from_the_generator_alone() -> None:
+    model = tiny_model(dropout=0.0, attention_dropout=0.0).train()
+    model.speech_encoder.eval()
+    losses = [
+        float(model.training_loss(*clips(), generator=torch.Generator().manual_seed(seed)).loss.detach())
+        for seed in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_states_of_a_frozen_encoder_stand_for_speech() -> None:
+    model = tiny_model()
+    user, agent, *motion = clips()
+    with torch.inference_mode():
+        states = [model.speech_hidden(each.reshape(4, 16000)).reshape(2, 50, 16) for each in (user, agent)]
+        given = {"mask": torch.ones(2, 50), "timesteps": torch.full((100,), 3), "noise": torch.ones(100, 56)}
+        first = model.training_loss(user, agent, *motion, **given)
+        second = model.training_loss(*states, *motion, **given)
+    assert torch.allclose(first.loss, second.loss, rtol=1e-5)
+
+
+def test_training_survives_lost_tracking() -> None:
+    model = tiny_model(partial_motion=True).train()
+    user, agent, seen, target = clips()
+    seen[0, :10] = torch.nan
+    seen[1, 5:20, :50] = torch.nan
+    loss = model.training_loss(user, agent, seen, target).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.untracked_motion.grad is not None and model.untracked_motion.grad.abs().sum() > 0
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_wrong_clip_lengths_are_told() -> None:
+    user, agent, seen, target = clips(60)
+    with pytest.raises(UserError, match="60 frames"):
+        tiny_model().training_loss(user, agent, seen, target)
+
+
+def test_mask_shares_are_truncated_normal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = [draw_mask(3, 200, generator) for _ in range(400)]
+    for mask in masks:
+        assert len(set(mask.sum(1).tolist())) == 1 and 140 <= int(mask[0].sum()) <= 200
+    shares = np.array([float(mask[0].float().mean()) for mask in masks])
+    # Of a normal (1, 0.25) cut to [0.7, 1] the mean is 0.863.
+    assert shares.mean() == pytest.approx(0.865, abs=0.015)
