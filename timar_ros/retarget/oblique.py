@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 Float = NDArray[np.float64]
-ITERATIONS = 60
+ITERATIONS = 40
 TOLERANCE = 1e-10
+# A smaller angle [rad] counts as reached.
+REACHED = 1e-7
+# Further starting points as shares of the half ranges, tried for what the descent from neutral did not reach.
+RESTARTS = ((0.4, 0.4), (-0.4, -0.4))
 # Where a neck cannot turn everything, an error in roll counts less than one of gaze: roll must not become yaw.
 ROLL_WEIGHT = 0.1
 
@@ -47,9 +51,23 @@ class ObliqueNeck:
     def solve(self, wanted: Rotation) -> Float:
         """Angles from neutral, shape [N, J], within the limits, nearest to the wanted rotations."""
         target = wanted.as_matrix().reshape(-1, 3, 3)
-        count, joints = len(target), len(self.axes)
-        angles = np.zeros((count, joints))
+        angles, missed = self._descend(target, np.zeros((len(target), len(self.axes))))
+        middle, half = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
+        for start in RESTARTS:
+            # A descent that ended at a limit may have taken the wrong one of two branches.
+            again = np.flatnonzero(missed > REACHED)
+            if not len(again):
+                break
+            sides = np.resize(start, len(self.axes))
+            other, missed_other = self._descend(target[again], np.tile(middle + sides * half, (len(again), 1)))
+            better = missed_other < missed[again] - 1e-9
+            angles[again[better]], missed[again[better]] = other[better], missed_other[better]
+        return angles
+
+    def _descend(self, target: Float, angles: Float) -> tuple[Float, Float]:
+        """Angles [N, J] descended from given ones, and the weighted angle [N] that is still missed."""
         scale = self._range
+        error = np.zeros((len(target), 3))
         for iteration in range(ITERATIONS):
             reached, jacobian = self._forward(angles)
             error = Rotation.from_matrix(np.swapaxes(reached, 1, 2) @ target).as_rotvec() * self._weights
@@ -60,7 +78,7 @@ class ObliqueNeck:
             angles = moved
             if change < TOLERANCE:
                 break
-        return angles
+        return angles, np.linalg.norm(error, axis=1)
 
     def _step(self, jacobian: Float, error: Float, angles: Float, comfort: float) -> Float:
         """One damped step in units of ranges, [N, J], with joints that would leave their limits held."""
