@@ -55,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
         return int(run_bag(args))
     from timar_ros.cli.console import console, progress, table
     from timar_ros.errors import UserError
-    from timar_ros.evaluation.on_data import evaluate
+    from timar_ros.evaluation.on_data import evaluate, plan
     from timar_ros.evaluation.tables import COLUMNS, cells
 
     if not args.data or bool(args.model) == bool(args.prediction):
         raise UserError("give --data DIR with either --model M or --prediction DIR (or --bag BAG)")
+    work = plan(args)
     with progress() as bar:
         tasks: dict[str, Any] = {}
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
-        rows = evaluate(args, report)
+        rows = evaluate(args, work, report)
     for split in dict.fromkeys(row.split for row in rows):
         shown = [[row.label, *cells(row)] for row in rows if row.split == split]
         console.print(table(f"{split} (lower is better, but for SID)", ["model", *COLUMNS], shown))
@@ -76,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
-    try:
-        from timar_ros.evaluation.bag_cli import add_bag_arguments
-    except ImportError:
-        return
+    from timar_ros.evaluation.bag_cli import add_bag_arguments
+
     add_bag_arguments(parser)

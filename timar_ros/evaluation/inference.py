@@ -64,8 +64,11 @@ def make_recipe(model: str, data: str | Path, split: str, **options: Any) -> Rec
     elif _is_dualtalk(model):
         options, weights = {}, _sha256(Path(model) / "model.safetensors")
     else:
-        PipelineOptions(**options)
-        weights = _timar(model).sha256
+        from timar_ros.streaming.batch import ConversationOptions
+
+        loaded = _timar(model)
+        ConversationOptions(**PipelineOptions(**options).conversation_arguments()).check(loaded)
+        weights = loaded.sha256
     return Recipe(model, str(data), split, options, weights)
 
 
@@ -87,9 +90,10 @@ def predict(
     folder = Path(out) / recipe.key
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
-    clips = chosen_clips(recipe, limit)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    missing = [c for c in clips if not _file(folder, c).exists()][rank::world]
+    # Shares first, then what is missing of them: which files others have made by now must not move the shares.
+    clips = chosen_clips(recipe, limit)[rank::world]
+    missing = [clip for clip in clips if not _file(folder, clip).exists()]
     done, total = len(clips) - len(missing), len(clips)
     if progress is not None:
         progress(done, total)

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from timar_ros.data.dualtalk import DualTalkFolder
@@ -19,19 +20,43 @@ from timar_ros.evaluation.tables import Row, as_json, markdown, published
 Report = Callable[[str, int, int], None]
 
 
-def evaluate(args: argparse.Namespace, report: Report) -> list[Row]:
-    """All rows that the command line asks for, published ones first; files are written on the way out.
+@dataclass(frozen=True)
+class Work:
+    """One row to be made: of a recipe, or of ready predictions when there is none."""
 
-    :param report: called with (stage, done, total).
+    split: str
+    label: str
+    recipe: Recipe | None
+
+
+def plan(args: argparse.Namespace) -> list[Work]:
+    """What the command line asks for, all of it checked before any work starts.
+
     :raises UserError: bad options, data or models.
     """
-    rows = []
+    work = []
     for split in _listed(args.split, "--split"):
-        rows += published(split)
+        DualTalkFolder(args.data, split)
         if args.prediction:
-            rows.append(_ready(args, split, report))
+            find_predictions(args.prediction, DualTalkFolder(args.data, split))
+            work.append(Work(split, Path(args.prediction).name, None))
         else:
-            rows += [_model(args, recipe, label, report) for label, recipe in recipes(args, split)]
+            work += [Work(split, label, recipe) for label, recipe in recipes(args, split)]
+    return work
+
+
+def evaluate(args: argparse.Namespace, work: list[Work], report: Report) -> list[Row]:
+    """All rows, a split's published ones first; files are written on the way out.
+
+    :param report: called with (stage, done, total).
+    """
+    rows: list[Row] = []
+    for one in work:
+        if all(row.split != one.split for row in rows):
+            rows += published(one.split)
+        rows.append(
+            _ready(args, one.split, report) if one.recipe is None else _model(args, one.recipe, one.label, report)
+        )
     if args.json:
         _write(Path(args.json), json.dumps(as_json(rows), indent=2) + "\n")
     if args.markdown:

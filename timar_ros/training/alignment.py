@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from timar_ros.model import Timar
 from timar_ros.model import tokens as layout
+from timar_ros.model.attention import Block
 
 # Sizes of the parts of a position, before the LayerNorm that follows. Speech tokens start near unit size: positions
 # must outweigh them, or what is said when is blurred (with 1 instead of 4, training stayed at a blur of half a second).
@@ -63,8 +64,9 @@ def align(model: Timar, seed: int = 0) -> None:
     for position, blocks, width in stacks:
         position.copy_(positions(config.context_turns, config.turn_frames, width, seed).unsqueeze(0))
         for block in blocks:
-            weight = block.attn.qkv.weight  # type: ignore[union-attr]
+            assert isinstance(block, Block)
+            weight = block.attn.qkv.weight
             # Every second head does not read the block's mark: it looks at its own time in all four blocks alike.
-            query = weight[:width].view(block.attn.heads, -1, width)  # type: ignore[union-attr]
+            query = weight[:width].view(block.attn.heads, -1, width)
             query[::2, :, width // 2 + width // 4 :] = 0
             weight[width : 2 * width] = KEY_GAIN * weight[:width]

@@ -14,6 +14,7 @@ from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.data.dualtalk import DualTalkFolder
 from timar_ros.errors import UserError, require
 from timar_ros.model import Timar, TimarConfig, create_timar, save_timar
+from timar_ros.model.speech import speech_encoder_config
 from timar_ros.training.alignment import align
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.dataset import motion_statistics
@@ -26,23 +27,16 @@ STATISTICS_CLIPS = 400
 def build_model(config: TrainConfig) -> Timar | DualTalk:
     """A model with random weights (but a pretrained speech encoder, where the configuration names one)."""
     if config.family == "dualtalk":
-        if config.speech.config is None:
-            raise UserError("family dualtalk: give speech.config (its two encoders are trained along)")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            baseline = DualTalk(DualTalkConfig.from_dict(config.model), config.speech.config)
-        for encoder in (baseline.joint_encoder.audio_encoder1, baseline.joint_encoder.audio_encoder2):
-            initialise_filters(encoder, config.seed)
-        return baseline
+        return _build_dualtalk(config)
     values = dict(config.model)
     size = values.pop("size", "large")
     shape = TimarConfig.of_size(str(size)).to_dict() | values
-    encoder = None
+    encoder: nn.Module | None = None
     speech = config.speech.config
     if config.speech.weights is not None:
         encoder = _pretrained(config.speech.weights)
-        speech = encoder.config.to_dict()
-        shape["speech_width"] = speech["hidden_size"]
+        speech = speech_encoder_config(encoder)
+        shape["speech_width"] = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
     model = create_timar(TimarConfig.from_dict(shape), speech, config.seed)
     if encoder is not None:
         model.speech_encoder, model.speech_source = encoder, None if config.speech.trainable else config.speech.weights
@@ -53,6 +47,22 @@ def build_model(config: TrainConfig) -> Timar | DualTalk:
         align(model, config.seed)
     model.name = config.name
     return model
+
+
+def _build_dualtalk(config: TrainConfig) -> DualTalk:
+    """The baseline; its two speech encoders begin alike and are trained apart."""
+    pretrained = None if config.speech.weights is None else _pretrained(config.speech.weights)
+    speech = config.speech.config if pretrained is None else speech_encoder_config(pretrained)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        baseline = DualTalk(DualTalkConfig.from_dict(config.model), speech or {})
+    for part in (baseline.joint_encoder.audio_encoder1, baseline.joint_encoder.audio_encoder2):
+        if pretrained is None:
+            initialise_filters(part, config.seed)
+        else:
+            part.load_state_dict(pretrained.state_dict(), strict=False)
+        part.requires_grad_(config.speech.trainable)
+    return baseline
 
 
 def _pretrained(source: str) -> nn.Module:
@@ -74,7 +84,7 @@ def set_statistics(model: Timar | DualTalk, config: TrainConfig, skip: frozenset
     folder = DualTalkFolder(config.data.path, config.data.split, skip=skip)
     clips = folder.clips(config.data.clip_seconds)
     chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), STATISTICS_CLIPS)).astype(int)]
-    mean, deviation = motion_statistics(folder, chosen)
+    mean, deviation = motion_statistics(folder, chosen, config.data.neutral_head)
     model.motion_mean.copy_(torch.from_numpy(mean))
     model.motion_scale.copy_(torch.from_numpy(deviation))
 

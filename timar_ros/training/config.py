@@ -43,6 +43,9 @@ class DataConfig:
     clip_seconds: float = 8.0
     random_starts: bool = True
     """Draw each clip's start anew every epoch; otherwise clips lie on a fixed grid."""
+    neutral_head: bool = False
+    """Move every agent's mean head pose over the file to that of the whole set: how somebody sits to the camera cannot
+    be heard, and a model that guesses it anew moves the head far too much."""
     workers: int = 0
     skip_broken: bool = False
 
@@ -110,6 +113,9 @@ class OptimiserConfig:
     bound_steps: int | None = None
     """Learn the variance for sampling in this many steps; None: for the 1000 steps of the paper. A variance learned for
     1000 steps is used at 5 far outside of what it was learned for, which only a very well trained head survives."""
+    noisiest_share: float = 0.0
+    """Share of noise draws at the noisiest level, where all must come from what was heard and seen (paper: 0). As large
+    a share again is drawn from the levels of sampling in ``bound_steps`` steps, the rest evenly from all 1000."""
     noise_draws: int = 4
     """Noise draws per frame for the diffusion head (the authors' diffusion_batch_mul)."""
     precision: str = "bf16"
@@ -234,6 +240,7 @@ def _check(config: TrainConfig, where: str) -> None:
     need((optimiser.steps or optimiser.epochs or 0) > 0, "optimiser.steps and epochs", "positive")
     need(optimiser.batch_size > 0 and optimiser.noise_draws > 0, "optimiser.batch_size and noise_draws", "positive")
     need(optimiser.learning_rate > 0, "optimiser.learning_rate", "positive")
+    need(0 <= optimiser.noisiest_share <= 0.5, "optimiser.noisiest_share", "in [0, 0.5]")
     need(0 <= optimiser.ema < 1, "optimiser.ema", "in [0, 1)")
     need(0 < optimiser.decay_share <= 1, "optimiser.decay_share", "in (0, 1]")
     need(

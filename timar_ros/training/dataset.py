@@ -7,20 +7,24 @@ Everything random about a clip is drawn from (seed, step, place in the batch), a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from timar_ros.data.augment import change_speed
-from timar_ros.data.dualtalk import FRAME_RATE, Clip, DualTalkFolder
+from timar_ros.data.dualtalk import FRAME_RATE, Clip, DualTalkFolder, load_motion
 from timar_ros.errors import UserError
 from timar_ros.training.augment import augment
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.masks import draw_masks, mask_share
 
 Batch = dict[str, Tensor]
+HEAD = slice(53, 56)
 # Independent streams of random numbers of one run.
 ORDER, SHARE, CLIP = 0, 1, 2
 
@@ -45,6 +49,10 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
         self.last_start: dict[str, int] = {}
         for clip in self.folder.clips(None):
             self.last_start[clip.pair.name] = clip.frames
+        self.set_head = np.zeros(3, np.float32)
+        if data.neutral_head:
+            training = DualTalkFolder(data.path, "train", skip=skip)
+            self.set_head = np.mean([mean_head(pair.npz(s)) for pair in training.pairs for s in (1, 2)], axis=0)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -73,19 +81,33 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
         masks = draw_masks(self.frames, self.turn_frames, share, config.masks, rng)
         for group in masks.untracked:
             user_motion[:, group] = np.nan
+        agent_motion = np.array(item["agent_motion"])
+        if config.data.neutral_head:
+            agent_motion[:, HEAD] += self.set_head - mean_head(clip.pair.npz(clip.agent))
         draws = config.optimiser.noise_draws
         return {
             "name": clip.name,
             "user_speech": torch.from_numpy(user_speech),
             "agent_speech": torch.from_numpy(agent_speech),
             "user_motion": torch.from_numpy(user_motion),
-            "agent_motion": torch.from_numpy(np.ascontiguousarray(item["agent_motion"])),
+            "agent_motion": torch.from_numpy(agent_motion),
             "agent_mask": torch.from_numpy(masks.agent),
             "user_speech_drop": torch.from_numpy(masks.user_speech),
             "user_motion_drop": torch.from_numpy(masks.user_motion),
-            "timesteps": torch.from_numpy(rng.integers(0, self.diffusion_steps, (draws, self.frames))),
+            "timesteps": torch.from_numpy(self._timesteps(draws, rng)),
             "noise": torch.from_numpy(rng.standard_normal((draws, self.frames, 56), np.float32)),
         }
+
+    def _timesteps(self, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Noise levels of a clip's draws, ``[draws, T]``."""
+        options = self.config.optimiser
+        steps = rng.integers(0, self.diffusion_steps, (draws, self.frames))
+        first = round(options.noisiest_share * draws)
+        if first:
+            levels = np.linspace(0, self.diffusion_steps - 1, options.bound_steps or 5).round().astype(np.int64)
+            steps[:first] = levels[-1]
+            steps[first : 2 * first] = rng.choice(levels, (first, self.frames))
+        return steps
 
 
 class StepSampler(Sampler[list[tuple[int, int, int]]]):
@@ -143,9 +165,30 @@ def collate(samples: list[dict[str, Tensor | str]]) -> dict[str, Tensor | list[s
     return batch
 
 
-def motion_statistics(folder: DualTalkFolder, clips: list[Clip]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every motion column over the agents' frames of ``clips``, each ``[56]``."""
-    frames = np.concatenate([folder.load(clip)["agent_motion"] for clip in clips])
+@lru_cache(maxsize=65536)
+def mean_head(path: Path) -> NDArray[np.float32]:
+    """Mean head pose of a whole file, ``[3]`` axis-angle."""
+    return np.asarray(load_motion(path)[:, HEAD].mean(0))
+
+
+def motion_statistics(
+    folder: DualTalkFolder, clips: list[Clip], neutral_head: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of every motion column over the agents' frames of ``clips``, each ``[56]``.
+
+    :param neutral_head: head poses are taken relative to their file's mean, for the deviation.
+    """
+    parts = []
+    for clip in clips:
+        motion = np.array(folder.load(clip)["agent_motion"])
+        if neutral_head:
+            # The set's mean comes back below: moving every file by its own mean leaves the mean of means.
+            motion[:, HEAD] -= mean_head(clip.pair.npz(clip.agent))
+        parts.append(motion)
+    frames = np.concatenate(parts)
     if not np.isfinite(frames).all():
         raise UserError(f"{clips[0].pair.folder}: motion holds NaN or infinity; timar data check lists the files")
-    return frames.mean(0), np.maximum(frames.std(0), 1e-4)
+    mean = frames.mean(0)
+    if neutral_head:
+        mean[HEAD] += np.mean([mean_head(clip.pair.npz(clip.agent)) for clip in clips], axis=0)
+    return mean, np.maximum(frames.std(0), 1e-4)

@@ -55,7 +55,7 @@ class Objective(nn.Module):
                 batch["noise"].flatten(0, -2),
             )
             if self.bound_steps is not None:
-                first = strided_bound(model, target, cond, batch["timesteps"][0], batch["noise"][0], self.bound_steps)
+                first = strided_bound(model, target, cond, batch["timesteps"][-1], batch["noise"][-1], self.bound_steps)
                 bound = first.repeat(draws)
             losses = mse + self.bound_weight * bound
         return (losses * weight).sum(), (mse.detach() * weight).sum(), weight.sum()

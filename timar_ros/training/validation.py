@@ -66,7 +66,7 @@ class Validation:
         for name, part in (("exp", slice(0, 50)), ("jaw", slice(50, 53)), ("pose", slice(53, 56))):
             t, p = truth[..., part], prediction[..., part]
             found[f"val_mse_{name}"] = float(np.square(t - p).mean())
-            found[f"val_sd_{name}"] = float(p.std(1).mean() / t.std(1).mean())
+            found[f"val_sd_{name}"] = float(p.std(1).mean() / max(float(t.std(1).mean()), 1e-9))
         found["val_jaw_energy"] = jaw_follows(speech, prediction[..., 50])
         found["val_jaw_energy_truth"] = jaw_follows(speech, truth[..., 50])
         return found
