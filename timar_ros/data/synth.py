@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from timar_ros.data.files import atomic_path
 from timar_ros.data.motion import write_motion
+from timar_ros.data.processes import run_all
 from timar_ros.data.synth_dialogue import Utterance, hold_conversation, record
 from timar_ros.data.synth_manner import manner_of
 from timar_ros.data.synth_motion import move
@@ -87,12 +87,11 @@ def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
         path.write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _make_one(out: str, seed: int, number: int, seconds: tuple[float, float]) -> int:
+def _make_one(out: str, seed: int, seconds: tuple[float, float], number: int) -> None:
     split = split_of(number)
     write_conversation(
         Path(out) / split, conversation_name(number), make_conversation(seed, number, seconds, split == "ood")
     )
-    return number
 
 
 def conversation_name(number: int) -> str:
@@ -136,22 +135,10 @@ def make_folder(
     done = conversations - len(missing)
     if progress is not None:
         progress(done, conversations)
-    if jobs <= 1 or len(missing) < 2:
-        for number in missing:
-            _make_one(str(out), seed, number, seconds)
-            done += 1
-            if progress is not None:
-                progress(done, conversations)
-        return len(missing)
-    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_make_one, str(out), seed, number, seconds) for number in missing]
-        try:
-            for future in as_completed(running):
-                future.result()
-                done += 1
-                if progress is not None:
-                    progress(done, conversations)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    run_all(
+        partial(_make_one, str(out), seed, seconds),
+        missing,
+        jobs,
+        None if progress is None else lambda made, _: progress(done + made, conversations),
+    )
     return len(missing)

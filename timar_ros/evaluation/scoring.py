@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from timar_ros.data.dualtalk import DualTalkFolder, Pair, load_truth
 from timar_ros.data.motion import read_motion
+from timar_ros.data.processes import run_all
 from timar_ros.errors import UserError
 from timar_ros.evaluation.metrics import compute_metrics
 
@@ -83,45 +80,9 @@ def score(task: Task) -> Score:
     return Score(task.name, metrics)
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Children started inside use one thread: the processes already fill the cores. BLAS reads these at import."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    kept = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def score_all(tasks: Iterable[Task], jobs: int = 1, progress: Callable[[int, int], None] | None = None) -> list[Score]:
     """Score predictions, in the order of the tasks whatever the number of processes.
 
     :param progress: called with (done, total) after each clip.
     """
-    work = list(tasks)
-    found: dict[int, Score] = {}
-
-    def finished(index: int, one: Score) -> None:
-        found[index] = one
-        if progress is not None:
-            progress(len(found), len(work))
-
-    if jobs <= 1 or len(work) < 2:
-        for index, task in enumerate(work):
-            finished(index, score(task))
-        return [found[index] for index in range(len(work))]
-    with _one_thread_each(), ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(score, task): index for index, task in enumerate(work)}
-        try:
-            for future in as_completed(running):
-                finished(running[future], future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [found[index] for index in range(len(work))]
+    return run_all(score, list(tasks), jobs, progress)

@@ -1,0 +1,76 @@
+"""Independent pieces of work on several processes, ended cleanly by Ctrl-C or a dying child."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import TypeVar
+
+from timar_ros.errors import UserError
+
+Work = TypeVar("Work")
+Made = TypeVar("Made")
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Children started inside use one thread: the processes already fill the cores. BLAS reads these at import."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    kept = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def run_all(
+    function: Callable[[Work], Made],
+    work: Sequence[Work],
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Made]:
+    """``[function(piece) for piece in work]``, in that order whatever finishes first.
+
+    :param function: of a module's top level, since other processes have to find it.
+    :param jobs: processes; with one, or one piece, all is done here.
+    :param progress: called with (done, total) after each piece.
+    :raises UserError: a process was killed. What the function raises is passed on, and the rest is not begun.
+    """
+    if jobs <= 1 or len(work) < 2:
+        made = []
+        for piece in work:
+            made.append(function(piece))
+            if progress is not None:
+                progress(len(made), len(work))
+        return made
+    # Spawned, not forked: a progress bar's thread may hold a lock at the moment of a fork.
+    with (
+        _one_thread_each(),
+        ProcessPoolExecutor(min(jobs, len(work)), get_context("spawn"), _leave_interrupts_to_parent) as pool,
+    ):
+        running = [pool.submit(function, piece) for piece in work]
+        try:
+            for done, future in enumerate(as_completed(running), start=1):
+                future.result()
+                if progress is not None:
+                    progress(done, len(work))
+        except BrokenProcessPool as error:
+            raise UserError("a worker process was killed (out of memory?); run again with fewer jobs") from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in running]
