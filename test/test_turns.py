@@ -650,6 +650,32 @@ def test_planned_turns_come_when_they_begin_with_the_agents_speech_alone():
     assert builder.counters.planned_turns == 4
 
 
+def anticipate(user_cuts, agent_cuts, lateness):
+    user = [(s, 1, x) for s, x in chunks("user", USER, USER_RATE, cuts=sorted(user_cuts))]
+    agent = [(s - 1500 * MS, 0, x) for s, x in chunks("agent", AGENT, AGENT_RATE, cuts=sorted(agent_cuts), end=True)]
+    arrivals = [(s + lateness[i % len(lateness)] * MS, i, x) for i, (s, _, x) in enumerate(user + agent)]
+    builder = TurnBuilder(mode="anticipatory")
+    turns = []
+    for _, _, item in sorted(arrivals, key=lambda arrival: arrival[:2]):
+        builder.add_audio(*item)
+        turns += builder.pop()
+    return as_bytes(turns + builder.finish())
+
+
+ANTICIPATED = anticipate(range(441, len(USER), 441), range(320, len(AGENT), 320), [0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    user_cuts=st.sets(st.integers(1, len(USER) - 1), max_size=80),
+    agent_cuts=st.sets(st.integers(1, len(AGENT) - 1), max_size=80),
+    lateness=st.lists(st.integers(0, 49), min_size=1, max_size=50),
+)
+def test_chunking_and_reordering_change_no_byte_of_planned_turns(user_cuts, agent_cuts, lateness):
+    assert anticipate(user_cuts, agent_cuts, lateness) == ANTICIPATED
+    assert [planned for _, _, planned, *_ in ANTICIPATED] == [True, False] * 4
+
+
 def test_planned_turns_of_a_silent_agent_come_too():
     builder = TurnBuilder(mode="anticipatory")
     feed(builder, chunks("user", voice(3.0), 16000))
@@ -693,6 +719,20 @@ def test_nothing_is_planned_when_all_have_ended():
         builder.advance(step * 10 * MS)
     given = [(t.number, t.planned) for t in builder.pop()]
     assert sorted(given) == [(0, False), (0, True), (1, False), (1, True)]
+
+
+def test_an_utterance_may_begin_inside_a_planned_turn():
+    builder = TurnBuilder(mode="anticipatory")
+    agent = voice(2.0, seed=2)
+    feed(builder, chunks("agent", agent, 16000, 0.5, start=T0 + 2400 * MS, end=True))
+    seen = []
+    for item in chunks("user", voice(4.0, seed=1), 16000):
+        feed(builder, [item])
+        seen += [(t, item[0] - T0) for t in builder.pop()]
+    turn, at = next((t, at) for t, at in seen if t.planned and t.number == 2)
+    assert at < 2 * NS
+    assert not turn.agent_speech[:6400].any()
+    np.testing.assert_array_equal(turn.agent_speech[6400:], agent[:9600])
 
 
 def test_speech_made_ahead_does_not_close_turns():

@@ -434,11 +434,14 @@ class TurnBuilder:
                 return
             self._start = self._earliest
         while True:
-            while self._planning and self._plan_due(self._start + self._length * (self._planned - self._number)):
+            if self._planned == self._number and self._plan_due(self._start):
                 self._give_planned(self._start)
-            if not self._due(self._start):
+            if self._due(self._start):
+                self._start = self._give(self._start)
+            elif self._lead and self._planned == self._number + 1 and self._plan_due(self._start + self._length):
+                self._give_planned(self._start)
+            else:
                 return
-            self._start = self._give(self._start)
 
     def _flush(self) -> None:
         """Give every turn that holds any audio, without waiting."""
@@ -468,13 +471,14 @@ class TurnBuilder:
     def _agent_ready(self, start: int, end: int) -> bool:
         assert self._present is not None
         track = self._tracks["agent"]
-        if self._agent_ahead and not track.streams:
-            return True
-        return track.ready(start, end, self._present - self._lateness)
+        if not self._agent_ahead:
+            return track.ready(start, end, self._present - self._lateness)
+        # What comes so early has long been put in order: an utterance begins where its first chunk does.
+        return not track.streams or track.ready(start, end, settled=LARGEST_STAMP)
 
     def _plan_due(self, start: int) -> bool:
         assert self._present is not None
-        if self._planned > self._number + 1 or (self._idle() and not self._has_audio(start)):
+        if not self._planning or (self._idle() and not self._has_audio(start)):
             return False
         # That the turn before is complete shows as well that this one begins.
         if self._present < start - self._lead and self._given != start:
