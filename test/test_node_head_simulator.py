@@ -41,7 +41,7 @@ class Scene:
         bench.bring_up(self.node)
         for publisher in (self.trajectory, self.forward, self.pose):
             bench.connected(publisher)
-        self.time = SimTime(bench, lambda: self.node._time_ns + 9_999_999)
+        self.time = SimTime(bench, lambda: self.node._time_ns + self.node._lag_ns + 9_999_999)
         self.time.run(0.1)
 
     def tell(self, publisher, message) -> None:
@@ -66,6 +66,21 @@ def test_it_follows_a_trajectory(bench, engine):
     state = scene.states[-1]
     assert len(state.effort) == len(state.velocity) == len(state.name)
     assert (np.diff([to_ns(m.header.stamp) for m in scene.states]) == 10_000_000).all()
+
+
+def test_behind_the_clock_a_trajectory_begins_at_its_stamp(bench):
+    scene = Scene(bench, lag=1.0)
+    bench.until(lambda: scene.states)
+    scene.time.run(1.0)
+    begin = scene.time.now - 500_000_000  # half a second ago by the clock, half a second ahead for the head
+    scene.tell(scene.trajectory, trajectory_message(begin, ["neck_yaw"], [0.1, 0.3], [[0.0], [0.5]], [[0.0], [0.0]]))
+    scene.time.run(2.0)
+    stamps = np.array([to_ns(m.header.stamp) for m in scene.states]) - begin
+    yaw = np.array([m.position[list(m.name).index("neck_yaw")] for m in scene.states])
+    assert yaw[stamps <= 100_000_000].max() == 0.0
+    assert 0.2 < yaw[np.argmin(np.abs(stamps - 200_000_000))] < 0.3
+    assert yaw[-1] == pytest.approx(0.5)
+    assert np.abs(np.diff(yaw)).max() < 0.05
 
 
 def test_it_refuses_what_a_controller_refuses(bench):

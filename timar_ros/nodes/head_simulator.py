@@ -44,6 +44,14 @@ class HeadSimulator(ManagedNode):
         Parameter("noise", 0.0, "standard deviation of the measured positions' noise [rad]", 0.0, 0.1),
         Parameter("delay", 0.0, "how late joint states are told; their stamps say when they were true [s]", 0.0, 1.0),
         Parameter("allow_partial_joints_goal", True, "as the controller's: take trajectories that leave joints out"),
+        Parameter(
+            "lag",
+            0.0,
+            "how far the head stays behind the clock; trajectories then wait for their stamps. For a clock that runs "
+            "faster than messages travel: at speed 0 it is a turn ahead before a trajectory comes [s]",
+            0.0,
+            60.0,
+        ),
         Parameter("seed", 0, "what the noise comes from", 0),
         Parameter("film", "", "MP4 file of the moving head; empty: none"),
         Parameter("picture", "", "PNG file of the head, written when it is deactivated; empty: none"),
@@ -82,6 +90,8 @@ class HeadSimulator(ManagedNode):
         self._time_ns = 0
         self._random = np.random.default_rng(self.value("seed"))
         self._waiting: deque[tuple[int, JointState]] = deque()
+        self._queued: deque[JointTrajectory] = deque()
+        self._lag_ns = round(self.value("lag") * 1e9)
         self._next_picture_ns = 0
         self._film: Film | None = None
         width, height = self.value("width") // 2 * 2, self.value("height") // 2 * 2
@@ -96,7 +106,10 @@ class HeadSimulator(ManagedNode):
             self.get_logger().warning(f"no pictures: {error}")
 
     def deactivate(self) -> None:
-        """Finish film and picture."""
+        """Live up to the clock, finish film and picture."""
+        if self._time_ns:
+            self._live(self.now_ns())
+            self._tell(self._time_ns)
         if self._camera is not None:
             if self.value("picture"):
                 write_png(Path(self.value("picture")), self._camera.draw())
@@ -119,6 +132,13 @@ class HeadSimulator(ManagedNode):
     # Commands -------------------------------------------------------------------------------------------------------
 
     def _take_trajectory(self, message: JointTrajectory) -> None:
+        # A controller replaces its trajectory at once; behind the clock, "at once" is when the stamp's time has come.
+        if self._lag_ns and to_ns(message.header.stamp) > self._time_ns:
+            self._queued.append(message)
+        else:
+            self._follow(message)
+
+    def _follow(self, message: JointTrajectory) -> None:
         points = message.points
         times = [point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in points]
         try:
@@ -161,18 +181,34 @@ class HeadSimulator(ManagedNode):
         now = self.now_ns()
         if now <= 0:
             return
-        if not 0 <= now - self._time_ns <= MAX_BACKLOG_NS:
+        if not -self._lag_ns <= now - self._time_ns <= MAX_BACKLOG_NS + self._lag_ns:
             self._controller.reset(self._head.read().position)
             self._time_ns = now - self._period_ns
             self._next_picture_ns = now
             self._waiting.clear()
-        while self._time_ns + self._period_ns <= now:
+            self._queued.clear()
+            self._live(now)  # once without lag: where the head is must be known at the start
+        self._live(now - self._lag_ns)
+        self._tell(now)
+
+    def _live(self, until: int) -> None:
+        """Simulate up to a time."""
+        while self._time_ns + self._period_ns <= until:
             self._time_ns += self._period_ns
+            while self._queued and to_ns(self._queued[0].header.stamp) <= self._time_ns:
+                try:
+                    self._follow(self._queued.popleft())
+                except MessageError as error:
+                    self.statistics.count("joint_trajectory rejected")
+                    self.get_logger().warning(f"joint_trajectory: message rejected: {error}")
             wanted = self._controller.sample(self._time_ns)[0] if self._commanded is None else self._commanded
             self._head.command(wanted)
             self._head.step(self._period_ns * 1e-9)
             self._measure()
             self._draw()
+
+    def _tell(self, now: int) -> None:
+        """Publish the joint states that are due."""
         late = now - round(self.value("delay") * 1e9)
         while self._waiting and self._waiting[0][0] <= late:
             self._states.publish(self._waiting.popleft()[1])
