@@ -118,6 +118,7 @@ def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[
             done = graph.run(lambda: bar.update(task, completed=int(graph.observer.seen.audio_seconds)), stop)
         if not done:
             return None
+        graph.supervisor.bring_down()
         graph.supervisor.end()
         graph.supervisor.check_end()
         return graph.observer.seen

@@ -18,6 +18,9 @@ PACKAGE = "timar_ros"
 SOURCES = ("recording", "bag", "microphone", "topics")
 SIMULATORS = ("builtin", "gazebo", "mock", "none")
 
+TURN = 1.0
+"""Length of a turn of the models that there are [s]."""
+
 ELSEWHERE = 600.0
 """How long activation waits for nodes that somebody must start on another machine [s]."""
 
@@ -128,7 +131,9 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     if options.record:
         specs.append(recorder(options.record, options.namespace, file, use_sim_time=ticking or _foreign_clock(options)))
     if options.sim == "builtin":
-        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot)
+        # In lock-step the clock leaps a turn ahead while a trajectory is still on its way.
+        lag = 2.5 * TURN if paced and options.speed == 0.0 else None
+        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot, lag=lag)
     add(
         "audio_sink",
         ["agent/audio", "stream_info"],

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import textwrap
+from collections.abc import Sequence
 
 from timar_ros.nodes.base import ManagedNode
 from timar_ros.nodes.endpoints import COMMON
@@ -24,8 +25,13 @@ NODES = (
     "head_simulator",
     "audio_sink",
     "recorder",
+    "bag_player",
+    "audio_bridge",
+    "head_bridge",
+    "avatar_bridge",
+    "partner_selector",
 )
-"""The graph's nodes, in the order of the data."""
+"""All nodes: those of the graph in the order of the data, then those beside it."""
 
 HEAD = """\
 # Parameters of the nodes, at their defaults (written by `python -m timar_ros.nodes.reference yaml`).
@@ -60,9 +66,14 @@ def as_yaml() -> str:
 
 
 def as_markdown(name: str) -> str:
-    """A node's parameters as a table."""
+    """A node's own parameters as a table."""
+    return table(node_class(name).PARAMETERS)
+
+
+def table(parameters: Sequence[Parameter]) -> str:
+    """Parameters as a table."""
     lines = ["| parameter | default | meaning |", "|---|---|---|"]
-    for parameter in node_class(name).PARAMETERS:
+    for parameter in parameters:
         when = " Changes at any time." if parameter.dynamic else ""
         default = json.dumps(parameter.default)
         lines.append(f"| `{parameter.name}` | `{default}` | {parameter.description}{_limits(parameter)}.{when} |")

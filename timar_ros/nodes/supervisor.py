@@ -182,6 +182,15 @@ class Supervisor:
         steps = [("configure", everyone), *(("activate", [name]) for name in everyone)]
         return all(self.transition(names, which, deadline, report, stop) for which, names in steps)
 
+    def bring_down(self, timeout: float = 60.0) -> None:
+        """Deactivate the nodes one after the other, producers first, so that consumers get all that was sent.
+
+        :raises NodeError: when one dies, fails to or does not answer.
+        """
+        deadline = time.monotonic() + timeout
+        for spec in reversed(self._specs):
+            self.transition([spec.name], "deactivate", deadline)
+
     def transition(
         self,
         names: Sequence[str],
