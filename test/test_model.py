@@ -20,7 +20,7 @@ from torch import nn
 from timar_ros.errors import UserError
 from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
 from timar_ros.model.diffusion import ancestral_sample, make_schedule, training_alphas
-from timar_ros.model.packing import is_packed, packed
+from timar_ros.model.packing import Int8Linear, can_pack, is_packed, packed
 from timar_ros.model.precision import pick_device, pick_dtype
 from timar_ros.model.speech import MINI_SPEECH, build_speech_encoder, encode, speech_encoder_config
 from timar_ros.model.timar import draw_mask
@@ -236,6 +236,28 @@ def test_packed_copy_computes_the_same_and_leaves_the_original_alone(tmp_path: P
         save_timar(copy, tmp_path)
     save_timar(model, tmp_path)
     np.testing.assert_allclose(outputs(load_timar(tmp_path, inference=True)), before, atol=1e-5)
+
+
+def test_int8_is_near_and_for_inference_alone(tmp_path: Path) -> None:
+    model = tiny_model()
+    save_timar(model, tmp_path)
+    if not can_pack(torch.int8):
+        with pytest.raises(UserError, match="oneDNN"):
+            load_timar(tmp_path, dtype="int8")
+        pytest.skip("needs oneDNN's int8 products")
+    coarse = load_timar(tmp_path, dtype="int8")
+    assert is_packed(coarse) and any(isinstance(each, Int8Linear) for each in coarse.encoder_blocks.modules())
+    assert not any(isinstance(each, Int8Linear) for each in coarse.diffloss.modules())
+    exact, near = outputs(model), outputs(coarse)
+    assert 0 < np.linalg.norm(near - exact) / np.linalg.norm(exact) < 0.1
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_packed_speech_encoders_of_both_kinds(norm: str) -> None:
+    encoder = build_speech_encoder({**SPEECH, "feat_extract_norm": norm}).eval()
+    speech = torch.randn(2, 16000)
+    with torch.inference_mode():
+        torch.testing.assert_close(encode(packed(encoder), speech, 25), encode(encoder, speech, 25), atol=1e-4, rtol=0)
 
 
 # Speech encoders

@@ -21,7 +21,7 @@ SUMMARY = "Measure the engine's latency, throughput and memory beside the oracle
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    sizes, dtypes = ["mini", "base", "large", "huge"], ["float32", "bfloat16", "float16", "auto"]
+    sizes, dtypes = ["mini", "base", "large", "huge"], ["float32", "bfloat16", "float16", "int8", "auto"]
     parser.add_argument(
         "--size", nargs="+", default=["mini"], choices=sizes, help="sizes of models with random weights"
     )
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 when an fp32 engine is not the oracle's equal."""
     from timar_ros.errors import require
 
-    require("torch", "pip install torch", "timar bench")
+    require("torch", "pip install 'torch>=2.4'", "timar bench")
     import torch
 
     from timar_ros.cli.console import console, progress

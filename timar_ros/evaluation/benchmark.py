@@ -17,7 +17,8 @@ import torch
 
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
-from timar_ros.model.precision import pick_device, pick_dtype
+from timar_ros.model.packing import packed
+from timar_ros.model.precision import INT8, pick_device, pick_dtype
 from timar_ros.streaming.batch import ConversationBatch, Motion, TurnData
 from timar_ros.streaming.engine_cached import CachedEngine
 
@@ -96,7 +97,7 @@ def benchmark(
 
     :param oracle: the model in fp32, on the device to measure.
     :param size: what the row calls the model.
-    :param dtype: ``float32``, ``bfloat16``, ``float16`` or ``auto``.
+    :param dtype: ``float32``, ``bfloat16``, ``float16``, ``int8`` or ``auto``.
     :param turns: how many turns are timed, at least 12.
     :param progress: called after every turn.
     :raises UserError: when the model has no cached engine, or too few turns are asked for.
@@ -109,6 +110,8 @@ def benchmark(
         )
     chosen = pick_dtype(dtype, oracle.device, oracle.config)
     model = oracle if chosen == torch.float32 else copy.deepcopy(oracle).to(chosen)
+    if oracle.device.type == "cpu":
+        model = packed(model, int8=dtype == INT8)
     options: dict[str, Any] = {"seed": 0, "context_policy": policy}
     batch = ConversationBatch(model, conversations, **options)
     # The oracle's conversations take turns on the same device; one of them stands for the others' time.
@@ -138,10 +141,10 @@ def benchmark(
         memory.restart()
     speech, fusion, head = _parts(batch, model)
     oracle_p50, critical_p50 = float(np.median(slow)), float(np.median(critical))
-    flop, read = floor(model, conversations)
+    flop, read = floor(oracle, conversations, chosen.itemsize, 1 if dtype == INT8 else chosen.itemsize)
     return BenchmarkRow(
         size=size,
-        dtype=str(chosen).removeprefix("torch."),
+        dtype=INT8 if dtype == INT8 else str(chosen).removeprefix("torch."),
         device=str(oracle.device),
         policy=policy,
         conversations=conversations,
@@ -168,11 +171,13 @@ def benchmark(
     )
 
 
-def floor(model: Timar, conversations: int) -> tuple[float, float]:
+def floor(model: Timar, conversations: int, cached_bytes: int = 4, weight_bytes: int = 4) -> tuple[float, float]:
     """What the critical path cannot do without, at a full window: ``(FLOPs, bytes read)``.
 
     Two FLOPs a weight and row that meets it, the attention's products, and each weight and each cached value read once.
     Convolutions of the speech encoder count their weights once for every frame that they make.
+
+    :param cached_bytes: bytes of a cached key or value; ``weight_bytes`` of a weight.
     """
     config, frames = model.config, model.config.turn_frames
     rows = conversations * config.turn_tokens
@@ -184,9 +189,8 @@ def floor(model: Timar, conversations: int) -> tuple[float, float]:
         head = sum(p.numel() for p in model.diffloss.parameters())
         flop += 2.0 * conversations * frames * config.sampling_steps * head
     flop += 2 * conversations * _speech_flop(model)
-    element = model.fake_latent.element_size()
-    cached = 2.0 * depth * conversations * (seen - config.turn_tokens) * width * element
-    return flop, _weight_bytes(model) + cached
+    cached = 2.0 * depth * conversations * (seen - config.turn_tokens) * width * cached_bytes
+    return flop, weight_bytes * sum(p.numel() for p in model.parameters()) + cached
 
 
 def _speech_flop(model: Timar) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from timar_ros.errors import UserError, require
 from timar_ros.model.config import TimarConfig
 from timar_ros.model.packing import is_packed, packed
-from timar_ros.model.precision import pick_device, pick_dtype
+from timar_ros.model.precision import INT8, pick_device, pick_dtype
 from timar_ros.model.speech import (
     DEFAULT_SPEECH,
     FAMILIES,
@@ -110,6 +110,7 @@ def load_timar(
     :param config: default: what the folder or the checkpoint says; for a bare .safetensors the released model's.
     :param device: ``cpu``, ``cuda``, ``cuda:1``, ... or ``auto`` (CUDA where there is one).
     :param dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: times the first two and takes the faster.
+        ``int8`` quantises the transformer blocks, on a processor, for inference alone.
     :param inference: on a processor keep only weights packed for inference (Conversation would otherwise pack a second
         copy); such a model can be neither trained nor saved.
     :raises UserError: when a file is missing, is not what it should be, or its keys do not fit the configuration.
@@ -149,8 +150,8 @@ def load_timar(
     model = model.to(target, pick_dtype(dtype, target, config)).eval()
     for key, value in statistics.items():  # motion's statistics stay exact
         setattr(model, key, value.to(target))
-    if inference and target.type == "cpu":
-        model = packed(model)
+    if dtype == INT8 or (inference and target.type == "cpu"):
+        model = packed(model, int8=dtype == INT8)
     return model
 
 

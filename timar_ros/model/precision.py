@@ -9,6 +9,10 @@ import torch
 from timar_ros.errors import UserError
 from timar_ros.model.attention import Block
 from timar_ros.model.config import TimarConfig
+from timar_ros.model.packing import can_pack, packed
+
+INT8 = "int8"
+"""What the fastest and least exact kind of inference on a processor is called beside the floating-point types."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,12 +36,18 @@ def pick_device(device: str | torch.device) -> torch.device:
 def pick_dtype(dtype: str, device: torch.device, config: TimarConfig | None = None) -> torch.dtype:
     """A floating-point type by name; ``auto`` times fp32 and bf16 on the device and takes the faster.
 
-    :raises UserError: when the name is none.
+    ``int8`` is the type of what is left when the blocks are quantised (:func:`timar_ros.model.packing.packed`).
+
+    :raises UserError: when the name is none, or int8 is not to be had here.
     """
     if dtype == "auto":
         return faster_dtype(device, config or TimarConfig())
+    if dtype == INT8:
+        if device.type != "cpu" or not can_pack(torch.int8):
+            raise UserError("dtype int8 works on processors with oneDNN alone: use bfloat16 or auto")
+        return torch.bfloat16 if can_pack(torch.bfloat16) else torch.float32
     if dtype not in DTYPES:
-        raise UserError(f"unknown dtype '{dtype}': use {', '.join(DTYPES)} or auto")
+        raise UserError(f"unknown dtype '{dtype}': use {', '.join(DTYPES)}, {INT8} or auto")
     return DTYPES[dtype]
 
 
@@ -50,6 +60,8 @@ def faster_dtype(device: torch.device, config: TimarConfig, rounds: int = 5) -> 
     best = {}
     for dtype in (torch.float32, torch.bfloat16):
         block = Block(config.encoder_width, config.encoder_heads, config.mlp_ratio, 0.0, 0.0).to(device, dtype).eval()
+        if device.type == "cpu":
+            block = packed(block)
         x = torch.randn(1, config.turn_tokens, config.encoder_width, device=device, dtype=dtype)
         times = []
         for _ in range(rounds):
