@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -781,3 +783,9 @@ def test_options_are_checked(options):
 def test_first_number():
     turns, _ = play(chunks("user", voice(2.0), 16000), first_number=41)
     assert [t.number for t in turns] == [41, 42]
+
+
+def test_turns_need_neither_torch_nor_ros():
+    code = "import sys, timar_ros.streaming.turns; print(sorted({'torch', 'rclpy', 'transformers'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.strip() == "[]"
