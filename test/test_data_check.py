@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -118,3 +120,26 @@ def test_nothing_there_is_told(tmp_path):
 def test_real_clip_is_within_range(shared):
     faults = check_folder(shared / "data" / "dualtalk_demo").faults
     assert [f.what for f in faults] == ["missing UbjUDM1MiGE_sub_video_72_speaker1.npz"]
+
+
+def test_stats_of_people_with_and_without_a_tracked_partner(tmp_path, capsys):
+    write_pair(tmp_path, "a", 1)
+    (tmp_path / "a_speaker2.npz").unlink()
+    assert main(["data", "stats", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())["files"]
+    assert found["jaw_mean"]["mean"] == pytest.approx(float(MOTION[:, 50].mean()), abs=1e-6)
+    assert found["expression_sd 3"]["mean"] == pytest.approx(float(MOTION[:, 3].std()), rel=1e-5)
+    # The bursts are on for half of the time.
+    assert 0.4 < found["speaking"]["mean"] < 0.6
+    assert "jaw_sd" in capsys.readouterr().out
+    assert main(["data", "stats", str(tmp_path / "nowhere")]) == 2
+
+
+def test_stats_of_the_real_clip_are_those_that_were_measured(shared, tmp_path):
+    out = tmp_path / "out.json"
+    assert main(["data", "stats", str(shared / "data" / "dualtalk_demo"), "--json", str(out)]) == 0
+    found = json.loads(out.read_text())["files"]
+    first = [found[f"expression_sd {i}"]["mean"] for i in range(10)]
+    np.testing.assert_allclose(first, [1.53, 0.63, 0.33, 0.57, 0.62, 0.62, 0.60, 0.52, 0.40, 0.57], atol=0.006)
+    assert found["jaw_sd"]["mean"] == pytest.approx(0.063, abs=0.001)
+    np.testing.assert_allclose([found[f"head_sd {i}"]["mean"] for i in range(3)], [0.11, 0.12, 0.06], atol=0.005)

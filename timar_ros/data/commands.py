@@ -36,32 +36,39 @@ def add_stats(parser: argparse.ArgumentParser) -> None:
     """Arguments of `timar data stats`."""
     parser.add_argument("folder", help="data set with train/, test/, ood/, or a folder of X_speaker1/2 .wav/.npz")
     parser.add_argument("--split", help="only this split")
-    parser.add_argument("--limit", type=int, default=100, help="at most so many conversations a split")
+    parser.add_argument("--limit", type=int, default=200, help="at most so many people a split")
     parser.add_argument("--json", help="write all figures here")
 
 
 def run_stats(args: argparse.Namespace) -> int:
-    """Print mean and spread over speakers of what synthetic motion is calibrated by."""
+    """Print mean and spread over people of what synthetic motion is calibrated by; partners may lack a motion file."""
     import json
     from pathlib import Path
 
     from timar_ros.cli.console import console, progress, table
-    from timar_ros.data.dualtalk import SPLITS, DualTalkFolder
+    from timar_ros.data.dualtalk import SPLITS, Pair, load_speech, load_truth
     from timar_ros.data.files import atomic_path
     from timar_ros.data.statistics import describe, summarise
+    from timar_ros.errors import UserError
 
     root = Path(args.folder)
-    present: list[str | None] = [s for s in SPLITS if (root / s).is_dir()]
-    splits = [args.split] if args.split else present or [None]
+    present = [s for s in SPLITS if (root / s).is_dir()]
+    splits = [args.split] if args.split else present or [""]
     found = {}
     for split in splits:
-        data = DualTalkFolder(root, split, normalise=False)
+        files = sorted((root / split).glob("*_speaker[12].npz"))[: args.limit]
+        if not files:
+            raise UserError(f"{root / split}: no X_speaker1/2.npz")
         people = []
-        clips = data.clips(None)[: 2 * args.limit]
         with progress() as bar:
-            for clip in bar.track(clips, description=split or "files"):
-                item = data.load(clip)
-                people.append(describe(item["agent_motion"], item["agent_speech"], item["user_speech"]))
+            for file in bar.track(files, description=split or "files"):
+                name, _, speaker = file.stem.rpartition("_speaker")
+                pair, own = Pair(file.parent, name), int(speaker)
+                motion = load_truth(file)
+                speech = load_speech(pair.wav(own), 0, len(motion), normalise=False)
+                partner = pair.wav(3 - own)
+                heard = load_speech(partner, 0, len(motion), normalise=False) if partner.is_file() else None
+                people.append(describe(motion, speech, heard))
         found[split or "files"] = summarise(people)
     for name, rows in found.items():
         cells = [(key, *(f"{value:.3f}" for value in row.values())) for key, row in rows.items()]

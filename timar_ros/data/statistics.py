@@ -27,7 +27,7 @@ def correlation_at(driver: NDArray[np.float64], follower: NDArray[np.float64], l
     return float(np.corrcoef(driver[:length], follower[lag : lag + length])[0, 1])
 
 
-def speaking(speech: NDArray[np.float32], below_peak: float = 25.0) -> NDArray[np.bool_]:
+def speaking(speech: NDArray[np.float32], below_peak: float = 18.0) -> NDArray[np.bool_]:
     """Frames in which somebody speaks: within so many dB of the loud parts (95th percentile), gaps of 0.2 s closed."""
     frames = len(speech) // SAMPLES_PER_FRAME
     power = np.square(speech[: frames * SAMPLES_PER_FRAME].reshape(frames, -1), dtype=np.float64).mean(axis=1)
