@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ import soundfile
 import torch
 import yaml
 
+from timar_ros.cli.main import main
 from timar_ros.errors import UserError
 from timar_ros.model import TimarConfig, create_timar, load_timar
 from timar_ros.training.alignment import align, positions
@@ -387,3 +389,32 @@ def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) 
     rows = [line.split(",") for line in (tmp_path / "two/log.csv").read_text().splitlines()]
     losses = [float(value) for _, name, value in rows if name == "loss"]
     assert losses[-1] == pytest.approx(alone["loss"], rel=1e-4)
+
+
+class TestCommand:
+    def test_trains_exports_and_does_not_begin_again(self, data: Path, tmp_path: Path) -> None:
+        config = tmp_path / "run.yaml"
+        config.write_text(yaml.safe_dump(small(data, tmp_path / "run").to_dict()))
+        assert main(["train", str(config), "--steps", "2", "--export", str(tmp_path / "shipped")]) == 0
+        shipped = load_timar(tmp_path / "shipped")
+        assert shipped.trained
+        assert (tmp_path / "shipped/training_log.csv").exists()
+        again = ["train", str(config), "--steps", "2", "--resume"]
+        assert main(again) == 2
+        assert main([*again, "--export", str(tmp_path / "twice")]) == 0
+        weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("shipped", "twice")]
+        assert weights[0] == weights[1]
+
+    def test_broken_conversations_are_refused_or_left_out(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        broken = tmp_path / "data"
+        shutil.copytree(data, broken)
+        exp = np.full((120, 50), np.nan, np.float32)
+        np.savez(broken / "train/a_speaker1.npz", exp=exp, pose=np.zeros((120, 6), np.float32))
+        config = tmp_path / "run.yaml"
+        config.write_text(yaml.safe_dump(small(broken, tmp_path / "run").to_dict()))
+        assert main(["train", str(config), "--steps", "1"]) == 2
+        assert "a_speaker1.npz" in capsys.readouterr().err
+        assert main(["train", str(config), "--steps", "1", "--skip-broken"]) == 0
+        assert "left out 1 broken" in capsys.readouterr().err

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="train on this folder instead of the configuration's data.path")
     parser.add_argument("--steps", type=int, help="end after this many steps instead of the configuration's")
     parser.add_argument("--skip-broken", action="store_true", help="leave broken conversations out instead of refusing")
+    parser.add_argument(
+        "--export", metavar="DIR", help="at the end write the model there, in half precision, with the log"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of each process (default: PyTorch's choice)")
 
 
@@ -31,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from timar_ros.cli.console import progress, stderr
     from timar_ros.errors import UserError
     from timar_ros.training.config import load_config
+    from timar_ros.training.export import export_model
     from timar_ros.training.trainer import Trainer
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -38,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     config = _overridden(load_config(args.config), args)
-    trainer = Trainer(config, resume=args.resume, skip=frozenset())
+    trainer = Trainer(config, resume=args.resume, skip=_broken(config))
+    if trainer.step >= trainer.total and args.export:
+        export_model(trainer.run, args.export)
+        return 0
     if trainer.step >= trainer.total:
         raise UserError(f"{config.run.folder}: already at step {trainer.step} of {trainer.total}; nothing to do")
     main = trainer.accelerator.is_main_process
@@ -49,9 +56,34 @@ def run(args: argparse.Namespace) -> int:
             bar.update(task, total=total, completed=step, description=f"{config.name} loss {metrics['loss']:.3f}")
 
         metrics = trainer.fit(report)
+    if main and args.export:
+        export_model(trainer.run, args.export)
     if main:
         stderr.print(f"model: {trainer.run / 'model'}; " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     return 0
+
+
+def _broken(config: TrainConfig) -> frozenset[str]:
+    """Broken conversations of the training split, to leave out; said aloud.
+
+    :raises UserError: there are some, and they are not to be skipped.
+    """
+    from timar_ros.cli.console import stderr
+    from timar_ros.data.check import check_folder
+    from timar_ros.errors import UserError
+
+    data = config.data
+    splits = list(dict.fromkeys(split for split in (data.split, data.validation_split) if split))
+    report = check_folder(data.path, splits)
+    names = frozenset().union(*(report.broken(split) for split in splits))
+    if names and not data.skip_broken:
+        raise UserError(
+            f"{data.path}: {len(names)} broken conversation(s), the first: {report.faults[0]}; "
+            "timar data check lists all, --skip-broken leaves them out"
+        )
+    if names:
+        stderr.print(f"left out {len(names)} broken conversation(s): {', '.join(sorted(names)[:10])}")
+    return names
 
 
 def _overridden(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:

@@ -1,0 +1,32 @@
+"""A finished run as a model to ship: half-precision weights, the run's configuration and its log."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from timar_ros.data.files import atomic_path
+from timar_ros.errors import UserError
+
+
+def export_model(run: str | Path, folder: str | Path) -> None:
+    """Write ``config.json``, ``model.safetensors`` (fp16; computed in fp32) and ``training_log.csv`` of a run.
+
+    :raises UserError: the run has no model yet.
+    """
+    from timar_ros.baselines.checkpoint import is_dualtalk, load_dualtalk, save_dualtalk
+    from timar_ros.model import load_timar, save_timar
+
+    run, folder = Path(run), Path(folder)
+    described = run / "model" / "config.json"
+    if not described.exists():
+        raise UserError(f"{run}: has no model yet; train first")
+    notes = json.loads(described.read_text(encoding="utf-8"))
+    kept = {"training": notes["training"]}
+    if is_dualtalk(run / "model"):
+        save_dualtalk(load_dualtalk(run / "model"), folder, name=notes["name"], dtype="float16", **kept)
+    else:
+        save_timar(load_timar(run / "model"), folder, name=notes["name"], dtype="float16", **kept)
+    with atomic_path(folder / "training_log.csv") as temporary:
+        shutil.copyfile(run / "log.csv", temporary)
