@@ -1,7 +1,7 @@
 """The TIMAR network: configuration, weights, tokens to conditioning, and the diffusion head."""
 
-from timar_ros.model.checkpoint import create_timar, load_timar, save_timar
+from timar_ros.model.checkpoint import create_timar, load_timar, place_timar, save_timar
 from timar_ros.model.config import TimarConfig
 from timar_ros.model.timar import Timar, TrainingLoss
 
-__all__ = ["Timar", "TimarConfig", "TrainingLoss", "create_timar", "load_timar", "save_timar"]
+__all__ = ["Timar", "TimarConfig", "TrainingLoss", "create_timar", "load_timar", "place_timar", "save_timar"]

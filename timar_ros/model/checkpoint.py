@@ -145,9 +145,19 @@ def load_timar(
     model.requires_grad_(True)
     if source is not None:
         encoder.requires_grad_(False)
+    return place_timar(model, device, dtype, inference)
+
+
+def place_timar(
+    model: Timar, device: str | torch.device = "cpu", dtype: str = "float32", inference: bool = False
+) -> Timar:
+    """A model moved to a device and a type; see :func:`load_timar` for the arguments.
+
+    The model given is changed too, or with packed weights to be thrown away.
+    """
     target = pick_device(device)
     statistics = {key: value.float() for key, value in model.named_buffers(recurse=False)}
-    model = model.to(target, pick_dtype(dtype, target, config)).eval()
+    model = model.to(target, pick_dtype(dtype, target, model.config)).eval()
     for key, value in statistics.items():  # motion's statistics stay exact
         setattr(model, key, value.to(target))
     if dtype == INT8 or (inference and target.type == "cpu"):
@@ -157,14 +167,10 @@ def load_timar(
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
     digest = hashlib.sha256()
-    for part in iter(lambda: file.read(1 << 20), b""):
-        digest.update(part)
+    with path.open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
     return digest.hexdigest()
 
 
