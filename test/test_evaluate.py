@@ -72,7 +72,8 @@ def test_table_json_and_markdown(data: Path, model: str, tmp_path: Path, capsys:
     assert all(np.isfinite(value) for row in rows for value in row["metrics"].values())
     assert "TIMAR n=7 (published)" in (tmp_path / "t.md").read_text()
     assert "rSID" in (tmp_path / "t.md").read_text()
-    assert "tiny" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "tiny n=1" in shown
 
 
 def test_predictions_are_taken_up_again_and_can_be_scored_alone(

@@ -55,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
         return int(run_bag(args))
     from timar_ros.cli.console import console, progress, table
     from timar_ros.errors import UserError
+    from timar_ros.evaluation.behaviour import BEHAVIOUR
     from timar_ros.evaluation.on_data import evaluate, plan
-    from timar_ros.evaluation.tables import COLUMNS, cells
+    from timar_ros.evaluation.tables import COLUMNS, REVERSED, cells
 
     if not args.data or bool(args.model) == bool(args.prediction):
         raise UserError("give --data DIR with either --model M or --prediction DIR (or --bag BAG)")
@@ -70,9 +71,15 @@ def run(args: argparse.Namespace) -> int:
             bar.update(tasks[stage], completed=done, total=total)
 
         rows = evaluate(args, work, report)
+    # Six columns at a time fit a terminal.
+    columns = list((COLUMNS | REVERSED).items())
     for split in dict.fromkeys(row.split for row in rows):
-        shown = [[row.label, *cells(row)] for row in rows if row.split == split]
-        console.print(table(f"{split} (lower is better, but for SID)", ["model", *COLUMNS], shown))
+        for first in range(0, len(columns), 6):
+            part = dict(columns[first : first + 6])
+            shown = [[row.label, *cells(row, part)] for row in rows if row.split == split]
+            console.print(table(f"{split} (lower is better, but for SID)", ["model", *part], shown))
+        shown = [[row.label, *cells(row, BEHAVIOUR)] for row in rows if row.split == split and not row.published]
+        console.print(table(f"{split}, behaviour (*: the truth's)", ["model", *BEHAVIOUR], shown))
     return 0
 
 

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from timar_ros.data.dualtalk import DualTalkFolder
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError
+from timar_ros.evaluation.behaviour import mean_behaviour, measure
 from timar_ros.evaluation.inference import NAIVE, Recipe, chosen_clips, make_recipe, predict
 from timar_ros.evaluation.metrics import mean_metrics
 from timar_ros.evaluation.scoring import find_predictions, score_all
@@ -125,9 +128,20 @@ def _model(args: argparse.Namespace, recipe: Recipe, label: str, report: Report)
         scores = score_all(
             [t for t in tasks if t.name in wanted], args.jobs, lambda done, all_: report(stage, done, all_)
         )
-        metrics = mean_metrics([score.metrics for score in scores])
+        metrics = mean_metrics([score.metrics for score in scores]) | _behaviour(args, recipe, folder)
         _write(kept, json.dumps(metrics, indent=2) + "\n")
     return Row(label, recipe.split, metrics, count, note={"model": recipe.model, "options": recipe.options})
+
+
+def _behaviour(args: argparse.Namespace, recipe: Recipe, folder: Path) -> dict[str, float]:
+    """Means of what :mod:`timar_ros.evaluation.behaviour` tells."""
+    data = DualTalkFolder(args.data, recipe.split, normalise=False)
+    measured = []
+    for clip in chosen_clips(recipe, args.limit):
+        item = data.load(clip)
+        made = np.load(folder / f"{clip.pair.name}_speaker{clip.agent}.npy", allow_pickle=False)
+        measured.append(measure(made, item["agent_motion"], item["user_speech"], item["agent_speech"]))
+    return mean_behaviour(measured)
 
 
 def _ready(args: argparse.Namespace, split: str, report: Report) -> Row:

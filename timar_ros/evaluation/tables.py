@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -68,8 +69,14 @@ def published(split: str) -> list[Row]:
 
 def cells(row: Row, columns: Mapping[str, tuple[str, float]] = COLUMNS) -> list[str]:
     """A row's numbers as the paper prints them; an empty cell where a metric is missing."""
-    found = [(row.values.get(name), factor) for name, factor in columns.values()]
-    return ["" if value is None else f"{value * factor:.2f}" for value, factor in found]
+    return [_printed(row.values.get(name), factor) for name, factor in columns.values()]
+
+
+def _printed(value: float | None, factor: float) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    text = f"{value * factor:.2f}"
+    return "0.00" if text == "-0.00" else text
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -94,7 +101,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
             "clips": row.clips,
             "published": row.published,
             **row.note,
-            "metrics": dict(row.values),
+            "metrics": {name: value for name, value in row.values.items() if not math.isnan(value)},
         }
         for row in rows
     ]

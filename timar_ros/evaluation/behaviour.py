@@ -1,0 +1,98 @@
+"""How predicted motion behaves in its conversation, beside what the paper's metrics say: lips, listening, nods, spread.
+
+Each figure is given for the prediction and, where it means something, for the truth (``*_truth``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+from scipy.ndimage import uniform_filter1d
+
+from timar_ros.evaluation.conduct import FPS, Flags, Floats, loudness, seam_ratio, stretches, voice_activity
+
+JAW, HEAD, PITCH = 50, slice(53, 56), 53
+# Frequencies of nodding [Hz] (Hadar et al. 1983: ordinary head movement in conversation).
+NOD_BAND = (1.0, 4.0)
+# Frames after the end of a phrase in which a listener nods, and the longest lag of the jaw behind the sound.
+AFTER, LAG = round(FPS), 5
+
+BEHAVIOUR: dict[str, tuple[str, float]] = {
+    "lips": ("jaw_follows", 1.0),
+    "lips*": ("jaw_follows_truth", 1.0),
+    "shut": ("jaw_listening", 1.0),
+    "nods": ("nod_ratio", 1.0),
+    "nods*": ("nod_ratio_truth", 1.0),
+    "head": ("head_spread", 1.0),
+    "jaw": ("jaw_spread", 1.0),
+    "seam": ("seam_ratio", 1.0),
+}
+"""Columns of the printed table (a star: the truth's own). lips: correlation of voice and jaw; shut: jaw opening while
+only the user speaks over that while the agent does; nods: power of 1-4 Hz pitch after the user's phrases over that
+elsewhere; head, jaw: spread as a share of the truth's; seam: change of the head at turns' borders over that elsewhere."""
+
+
+def measure(prediction: Floats, truth: Floats, user: Floats, agent: Floats, turn_frames: int = 25) -> dict[str, float]:
+    """Figures of one conversation; NaN where it has nothing to measure.
+
+    :param prediction: ``[T, 56]``; ``truth`` likewise (cropped to it).
+    :param user: audio of the user, 16 kHz; ``agent`` likewise.
+    """
+    talks, heard = voice_activity(agent), voice_activity(user)
+    count = min(len(prediction), len(truth), len(talks), len(heard))
+    made, real, talks, heard = prediction[:count], truth[:count], talks[:count], heard[:count]
+    level = np.maximum(loudness(agent)[:count], -60.0)
+    listens = heard & ~uniform_filter1d(talks.astype(float), 13).astype(bool)
+    ends = [end for first, end in stretches(heard) if end - first >= 15]
+    return {
+        "jaw_follows": _follows(level, made[:, JAW]),
+        "jaw_follows_truth": _follows(level, real[:, JAW]),
+        "jaw_listening": _ratio(made[listens, JAW], made[talks, JAW]),
+        "jaw_listening_truth": _ratio(real[listens, JAW], real[talks, JAW]),
+        "nod_ratio": _nods(made[:, PITCH], talks, ends),
+        "nod_ratio_truth": _nods(real[:, PITCH], talks, ends),
+        "head_spread": float(np.mean(made[:, HEAD].std(0) / np.maximum(real[:, HEAD].std(0), 1e-6))),
+        "jaw_spread": float(made[:, JAW].std() / max(float(real[:, JAW].std()), 1e-6)),
+        "seam_ratio": seam_ratio(made[:, HEAD], turn_frames),
+    }
+
+
+def mean_behaviour(conversations: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Means over conversations, of those that have something to measure."""
+    found = list(conversations)
+    if not found:
+        return {}
+    columns = {name: np.array([one[name] for one in found]) for name in found[0]}
+    return {name: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for name, v in columns.items()}
+
+
+def _follows(level: NDArray[np.float64], jaw: Floats) -> float:
+    """Best correlation of the smoothed level with the jaw 0 to 5 frames later."""
+    smooth = uniform_filter1d(level, 5)
+    if smooth.std() < 1e-3 or jaw.std() < 1e-6:
+        return float("nan")
+    return max(float(np.corrcoef(smooth[: len(smooth) - lag], jaw[lag:])[0, 1]) for lag in range(LAG + 1))
+
+
+def _ratio(one: Floats, other: Floats) -> float:
+    """Mean of one over mean of the other; NaN with less than a second of either."""
+    if min(len(one), len(other)) < FPS:
+        return float("nan")
+    return float(one.mean() / max(float(other.mean()), 1e-4))
+
+
+def _nods(pitch: Floats, talks: Flags, ends: list[int]) -> float:
+    """Power of pitch between 1 and 4 Hz in the second after the user's phrases over that while otherwise listening."""
+    if len(pitch) < 4 * FPS:
+        return float("nan")
+    power = np.square(signal.sosfiltfilt(signal.butter(2, NOD_BAND, "bandpass", fs=FPS, output="sos"), pitch))
+    after = np.zeros(len(pitch), bool)
+    for end in ends:
+        after[end : end + AFTER] = True
+    silent = ~talks
+    if (after & silent).sum() < AFTER or (~after & silent).sum() < AFTER:
+        return float("nan")
+    return float(power[after & silent].mean() / max(float(power[~after & silent].mean()), 1e-12))
