@@ -148,7 +148,7 @@ class Retargeter:
         self._blend_ns, self._blend_from = self._tick * self.period_ns, placed
         row = np.zeros(self._joints + self._necks + 2)
         row[: self._joints] = self._neutral
-        self._timeline.start_from(row)
+        self._timeline.start_from(row, self._blend_ns)
 
     def push(self, stamp_ns: int, rate: float, frames: ArrayLike, speaking: ArrayLike | None = None) -> None:
         """Add FLAME frames.

@@ -38,6 +38,8 @@ class Timeline:
         self._rows = np.empty((0, len(rest)))
         self._first = 0  # knot of _rows[0]
         self._before = rest.copy()  # what stands before the first row
+        self._start_ns = 0
+        self._last: tuple[float, Float] | None = None  # time [knots] and row of the last frame that came
         self.late = 0  # frames whose time had already passed
 
     @property
@@ -45,9 +47,9 @@ class Timeline:
         """Time of the knot after the last frame; None before the first."""
         return None if self.base_ns is None else self.base_ns + (self._first + len(self._rows)) * self.period_ns
 
-    def start_from(self, row: Float) -> None:
-        """What stands before the first frame (the robot's measured pose)."""
-        self._before = row.copy()
+    def start_from(self, row: Float, stamp_ns: int) -> None:
+        """What stands before the first frame, and since when the stream is waited for."""
+        self._before, self._start_ns = row.copy(), stamp_ns
 
     def push(self, stamp_ns: int, rate: float, rows: Float, now_ns: int | None) -> None:
         """Put frames into the timeline; from their first knot on they replace what was there.
@@ -55,6 +57,7 @@ class Timeline:
         :param now_ns: time up to which the output is already made: frames before it come too late.
         """
         if self.base_ns is None:
+            self._before = self.rows(-(-stamp_ns // self.period_ns), 1)[0]
             self.base_ns = stamp_ns
         offset = (stamp_ns - self.base_ns) / self.period_ns
         step = self.knot_rate / rate
@@ -63,10 +66,13 @@ class Timeline:
         if abs(offset - first) < 0.02 and abs(step - 1) < 1e-3:
             placed = rows
         else:
+            if self._last is not None and 0 < times[0] - self._last[0] <= 1.5 * step:
+                times, rows = np.append(self._last[0], times), np.vstack([self._last[1], rows])
             first = int(np.ceil(times[0] - 1e-6))
             # Frames last until the next one begins, so the grid reaches to the end of the last frame.
             knots = np.arange(first, int(np.ceil(times[-1] + step - 1e-6)))
             placed = np.stack([np.interp(knots, times, rows[:, c]) for c in range(rows.shape[1])], axis=1)
+        self._last = (float(times[-1]), rows[-1])
         if now_ns is not None:
             passed = int((now_ns - self.base_ns) // self.period_ns) + 1 - first
             self.late += int(np.clip(passed, 0, len(placed)))
@@ -103,18 +109,22 @@ class Timeline:
         """Rows at knots [N], extended before and after the frames."""
         index = knots - self._first
         if not len(self._rows):
-            return np.broadcast_to(self._before, (len(knots), len(self._rest))).copy()
+            waited = (knots * self.period_ns + (self.base_ns or 0) - self._start_ns) / self.period_ns
+            return self._hushed(np.tile(self._before, (len(knots), 1)), knots, waited - self._timeout)
         result = self._rows[np.clip(index, 0, len(self._rows) - 1)]
         result[index < 0] = self._before
-        silent = index - (len(self._rows) - 1 + self._timeout)
-        if (silent > 0).any():
-            blend = smooth_step(silent / self._ease)[:, None]
-            result = result + blend * (self._rest + self._idle_motion(knots) - result)
-        return result
+        return self._hushed(result, knots, (index - (len(self._rows) - 1 + self._timeout)).astype(np.float64))
+
+    def _hushed(self, rows: Float, knots: NDArray[np.int64], silent: Float) -> Float:
+        """Rows [N, C] eased to rest or idling where the stream has been silent too long, by ``silent`` [N] knots."""
+        if (silent <= 0).all():
+            return rows
+        blend = smooth_step(silent / self._ease)[:, None]
+        return rows + blend * (self._rest + self._idle_motion(knots) - rows)
 
     def _idle_motion(self, knots: NDArray[np.int64]) -> Float:
         """Slow, never quite repeating sways, shape [N, C]: incommensurate sines of about 0.05 to 0.2 Hz."""
-        seconds = knots[:, None] / self.knot_rate
+        seconds = (knots[:, None] * self.period_ns + (self.base_ns or 0)) * 1e-9
         column = np.arange(len(self._rest))
         slow = np.sin(2 * np.pi * (0.071 + 0.013 * column) * seconds + column)
         faster = 0.4 * np.sin(2 * np.pi * (0.187 + 0.017 * column) * seconds + 2 * column)
