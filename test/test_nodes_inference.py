@@ -196,6 +196,23 @@ def test_a_turn_that_fails_is_logged_and_the_conversation_goes_on(bench, model):
     assert talk.hear(1)[0].turn == 1
 
 
+def test_every_answered_turn_has_a_line_of_times(bench, model, tmp_path):
+    node = bench.add(TimarInference, model=model, latency_log=str(tmp_path / "logs" / "turns.csv"))
+    talk = Talk(bench)
+    bench.bring_up(node)
+    talk.connect()
+    talk.say(a_turn(0), a_turn(1))
+    talk.hear(2)
+    node.trigger_deactivate()
+    head, *lines = (tmp_path / "logs" / "turns.csv").read_text().splitlines()
+    assert head == "namespace,turn,received,begun,model,published"
+    for number, line in enumerate(lines):
+        _, turn, received, begun, took, published = line.split(",")
+        assert int(turn) == number
+        assert float(received) <= float(begun) <= float(begun) + float(took) <= float(published) + 1e-6
+    assert len(lines) == 2
+
+
 def test_turns_of_another_length_are_refused_with_a_hint(bench, model):
     node = bench.add(TimarInference, model=model)
     talk = Talk(bench)

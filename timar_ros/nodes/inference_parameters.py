@@ -22,6 +22,7 @@ PARAMETERS = (
     Parameter("queue_depth", 2, "turns of a conversation that may wait; one more drops the oldest", 1, 100),
     Parameter("warm_up_turns", 3, "made-up turns before the node is ready", 0, 100),
     Parameter("state_file", "", "the conversation is kept here (.npz) over restarts; empty: it is not kept"),
+    Parameter("latency_log", "", "CSV file with a line of times for every turn; empty: none"),
     Parameter("seed", 0, "what the sampling noise comes from, with the turn's number", 0),
     Parameter("guidance", 1.0, "classifier-free guidance; 1: none", 0.0, 10.0),
     Parameter("temperature", 1.0, "multiplies the noise of sampling", 0.0, 10.0),

@@ -19,6 +19,7 @@ from timar_ros.nodes import control, qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
 from timar_ros.nodes.inference_parameters import PARAMETERS, pipeline_options
 from timar_ros.nodes.inference_stream import Stream, prefix, state_path
+from timar_ros.nodes.latency_log import LatencyLog
 from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
 from timar_ros.nodes.worker import Job, Worker
@@ -40,6 +41,7 @@ class TimarInference(ManagedNode):
 
     worker: Worker | None = None
     model: Timar | None = None
+    _log: LatencyLog | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__("timar_inference", **options)
@@ -79,6 +81,8 @@ class TimarInference(ManagedNode):
     def activate(self) -> None:
         """Tell what is to be expected, and begin to work."""
         self._anticipatory = self.options.mode == "anticipatory"
+        if self.value("latency_log"):
+            self._log = LatencyLog(self.value("latency_log"))
         self.worker = Worker(self._answer, self._prepare, self.value("queue_depth"))
         for stream in self.streams.values():
             stream.info.publish(self._info())
@@ -89,6 +93,9 @@ class TimarInference(ManagedNode):
             self.worker.end()
             self.worker = None
             self._save()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def cleanup(self) -> None:
         """Free the model."""
@@ -236,6 +243,8 @@ class TimarInference(ManagedNode):
                 self.statistics.latency("waiting", begun - job.received)
                 self.statistics.latency("model", answer.timings["total"])
                 self.statistics.latency("turn to motion", done - job.received)
+                if self._log is not None:
+                    self._log.write(job, begun, answer.timings["total"], done)
 
     def _publish(self, stream: Stream, answer: TurnMotion) -> None:
         stream.motion.publish(
