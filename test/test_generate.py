@@ -120,7 +120,7 @@ def test_resolve_model_by_path_and_name(tmp_path, monkeypatch):
     from timar_ros.model import save_timar
     from timar_ros.streaming import offline
 
-    made = offline.resolve_model("random-mini-3")
+    made = offline.resolve_model("random-mini-3", inference=False)
     assert not made.trained
     made.trained = True
     save_timar(made, tmp_path / "models" / "timar-mini")

@@ -42,7 +42,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, .safetensors, the authors' .pth, a shipped model's name, or random-mini (default: timar-mini)",
     )
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
-    model.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
+    model.add_argument("--dtype", default="float32", help="float32, bfloat16, float16, int8 or auto")
     model.add_argument(
         "--threads",
         type=_threads,

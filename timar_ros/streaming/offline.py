@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NS = 1_000_000_000
 DEFAULT_MODEL = "timar-mini"
-SMALL = 20_000_000  # weights
+SMALL = 256  # width of an encoder whose products one thread does as fast as several
 RANDOM = re.compile(r"random-(mini|base|large|huge)(?:-(\d+))?")
 
 
@@ -35,6 +35,7 @@ def resolve_model(
     dtype: str = "float32",
     *,
     threads: int | None = None,
+    inference: bool = True,
     **loading: Any,
 ) -> Timar:
     """The model that a user names, loaded.
@@ -44,34 +45,32 @@ def resolve_model(
         None: the package's ``timar-mini``, or where that is missing ``random-mini``.
     :param threads: CPU threads for torch, from now on in this process. None: one for a small model, which gains nothing
         by more, else torch's own choice. Their number shows in the last bits of the motion.
+    :param inference: keep only what inference needs: half the memory, but not to be trained or saved.
     :param loading: further arguments of ``load_timar``.
     :raises UserError: when there is no such model, or torch is not installed.
     """
     require("torch", "pip install 'torch>=2.4'", "the model")
-    from timar_ros.model import TimarConfig, create_timar, load_timar
-    from timar_ros.model.precision import pick_device, pick_dtype
+    from timar_ros.model import TimarConfig, create_timar, load_timar, place_timar
 
     wanted = os.fspath(name) if name else ""
     path = _find(wanted or DEFAULT_MODEL)
     if path is not None:
-        return _with_threads(load_timar(path, device=device, dtype=dtype, **loading), threads)
+        return _with_threads(load_timar(path, device=device, dtype=dtype, inference=inference, **loading), threads)
     random = RANDOM.fullmatch(wanted or "random-mini")
     if random is None:
         raise UserError(
             f"no model '{wanted}': give a folder with config.json, a .safetensors, the authors' .pth, "
             f"{', '.join([*shipped_models(), 'random-mini'])} or random-large"
         )
-    config = TimarConfig.of_size(random[1])
     # Not the zeros that training starts from: a demonstration is to show that everything moves.
-    model = create_timar(config, seed=int(random[2] or 0), zero_head=False)
-    target = pick_device(device)
-    return _with_threads(model.to(target, pick_dtype(dtype, target, config)), threads)
+    model = create_timar(TimarConfig.of_size(random[1]), seed=int(random[2] or 0), zero_head=False)
+    return _with_threads(place_timar(model, device, dtype, inference), threads)
 
 
 def _with_threads(model: Timar, threads: int | None) -> Timar:
     import torch
 
-    if threads is None and sum(weights.numel() for weights in model.parameters()) < SMALL:
+    if threads is None and model.config.encoder_width <= SMALL:
         threads = 1
     if threads is not None:
         torch.set_num_threads(threads)
