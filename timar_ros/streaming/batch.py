@@ -130,8 +130,11 @@ class ConversationBatch:
         correlation = self.options.noise_correlation
         self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
         self._planned: list[Tensor | None] = [None] * conversations
-        self._conditioning: list[Motion | None] = [None] * conversations
+        self._conditioning: list[Tensor | None] = [None] * conversations
         self._static: dict[float, StaticTurn] = {}
+        hidden = torch.zeros((2, config.turn_tokens), dtype=torch.bool, device=model.device)
+        hidden[1, agent_motion_slice(config.turn_frames)] = True
+        self._masks = hidden  # of a turn whose agent motion is known, and of one whose is not
         self._drawn: dict[int, tuple[tuple[int, int], tuple[Motion, Motion]]] = {}
         self._agent = agent_motion_slice(config.turn_frames)
         self._motion_shape = (config.turn_frames, config.motion_width)
@@ -141,7 +144,8 @@ class ConversationBatch:
 
     def conditioning(self, row: int) -> Motion | None:
         """The conditioning z of a conversation's last turn, ``[F, D]`` (of the last round, when there are several)."""
-        return self._conditioning[row]
+        z = self._conditioning[row]
+        return None if z is None else z.float().cpu().numpy()
 
     @torch.inference_mode()
     def step(self, turns: Sequence[TurnData | None]) -> list[Motion | None]:
@@ -313,8 +317,7 @@ class ConversationBatch:
             np.stack([frame_order(self.seeds[r], self.turns[r], frames, options.order) for r in rows])
         )
         rank = order.argsort(dim=1).to(model.device)
-        masked = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=model.device)
-        masked[:, self._agent] = True
+        masked = self._masks[1].repeat(count, 1)
         motion = torch.zeros((count, frames, model.config.motion_width), device=model.device)
         tokens, left = tokens.clone(), frames
         for each in range(options.iterations):
@@ -335,7 +338,7 @@ class ConversationBatch:
         return motion
 
     def _keep_conditioning(self, rows: Sequence[int], z: Tensor) -> None:
-        for row, conditioning in zip(rows, z.float().cpu().numpy(), strict=True):
+        for row, conditioning in zip(rows, z, strict=True):
             self._conditioning[row] = conditioning
 
     def _checked_motion(self, motion: ArrayLike) -> Motion:
@@ -360,12 +363,11 @@ class ConversationBatch:
 
     def _remember(self, row: int, tokens: Tensor, motion: Tensor | None, encoded: bool) -> None:
         """Write a finished turn into the history; motion is remembered only when the history is open."""
-        masked = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-        masked[self._agent] = self.options.mask_history_agent or motion is None
-        if motion is not None and not self.options.mask_history_agent:
+        hidden = self.options.mask_history_agent or motion is None
+        if motion is not None and not hidden:
             tokens = tokens.clone()
             tokens[self._agent] = self.model.encode_motion(motion)
-        self.engine.append(row, HistoryTurn(tokens, masked), encoded)
+        self.engine.append(row, HistoryTurn(tokens, self._masks[int(hidden)]), encoded)
         self._planned[row] = None
         self.turns[row] += 1
 
