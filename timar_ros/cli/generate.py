@@ -62,10 +62,18 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help="the window, this turn included (default: the model's longest)",
     )
     sampling.add_argument(
-        "--context-policy", choices=("sliding", "stepped"), default="sliding", help="see docs/turns.md"
+        "--context-policy",
+        choices=("sliding", "stepped"),
+        default="sliding",
+        help="what falls out of the window: the oldest turn, or several at once (less work)",
     )
     sampling.add_argument("--open-history", action="store_true", help="let the network see the agent's own past motion")
-    sampling.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="see docs/turns.md")
+    sampling.add_argument(
+        "--mode",
+        choices=("reactive", "anticipatory"),
+        default="reactive",
+        help="motion from the whole turn, or before it from the agent's speech alone",
+    )
     sampling.add_argument("--no-seams", action="store_true", help="leave jumps between turns in the motion")
 
 
