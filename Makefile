@@ -5,7 +5,7 @@
 #   make TORCH_INDEX=address ...    index of torch's CPU wheels, where the usual one has only CUDA builds
 #   make test ARGS='-k turns'       further arguments of the command behind demo, test and colcon
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format colcon synth-tools clean distclean
+.PHONY: help setup demo test lint format colcon mini synth-tools clean distclean
 
 VENV ?= .venv
 ARGS ?=
@@ -64,6 +64,13 @@ synth-tools:  ## the speech synthesisers that `timar synth` uses (Debian, Ubuntu
 	if ! command -v apt-get >/dev/null; then echo "install with this system's package manager:$$missing" >&2; exit 1; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "not root: run 'sudo apt-get install$$missing'" >&2; exit 1; fi; \
 	apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null && echo "installed:$$missing"
+
+MINI = timar train config/train/timar_mini.yaml --data data/synth --export models/timar-mini
+mini: synth-tools  ## train the model that ships from nothing (an hour or two); goes on where it stopped
+	@$(SET_UP) run
+	@$(ACTIVATE) [ -e data/synth.done ] || \
+	  { rm -rf data/synth && timar synth data/synth --conversations 320 --seed 1 && touch data/synth.done; }
+	@$(ACTIVATE) if [ -d runs/timar-mini ]; then $(MINI) --resume; else $(MINI); fi
 
 clean:  ## remove what was built and written; the environment stays
 	rm -rf build dist out install log *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
