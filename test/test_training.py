@@ -26,7 +26,7 @@ from timar_ros.training.augment import augment
 from timar_ros.training.build import build_model
 from timar_ros.training.checkpoints import newest_state
 from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig, config_from_dict, load_config
-from timar_ros.training.dataset import StepSampler, TrainingClips, collate
+from timar_ros.training.dataset import StepSampler, TrainingClips, collate, motion_statistics
 from timar_ros.training.filterbank import fit_filterbank, initialise_filters, log_mel
 from timar_ros.training.masks import draw_masks, mask_share
 from timar_ros.training.objective import Objective, sample_clips
@@ -194,6 +194,36 @@ class TestBatches:
         assert not torch.equal(torch.as_tensor(one["agent_speech"]), torch.as_tensor(other["agent_speech"]))
         assert torch.as_tensor(one["agent_speech"]).shape == (32000,)
 
+    def test_neutral_head_moves_the_mean_and_nothing_else(self, data: Path, tmp_path: Path) -> None:
+        root = tmp_path / "leaning"
+        shutil.copytree(data, root)
+        for index, path in enumerate(sorted(root.glob("train/*.npz"))):
+            with np.load(path) as kept:
+                pose, exp = kept["pose"].copy(), kept["exp"]
+            pose[:, :3] = 0.1 * index + np.sin(np.arange(120))[:, None]
+            np.savez(path, exp=exp, pose=pose)
+        settings = {"random_starts": False, "neutral_head": True}
+        plain = {"augment": {"probability": 0.0, "speed": 0.0}}
+        clips = TrainingClips(small(root, tmp_path, data=settings, **plain), 25, 1000)
+        for index in range(len(clips)):
+            motion = torch.as_tensor(clips[0, 0, index]["agent_motion"])
+            truth = np.array(clips.folder.load(clips.clips[index])["agent_motion"])
+            moved = motion[:, 53:].numpy() - truth[:, 53:]
+            assert np.ptp(moved, axis=0).max() < 1e-5
+            assert np.allclose(motion[:, :53].numpy(), truth[:, :53])
+        chosen = clips.clips
+        mean, deviation = motion_statistics(clips.folder, chosen, neutral_head=True)
+        assert deviation[53] == pytest.approx(np.sin(np.arange(100)).std(), rel=0.05)
+        assert mean[53] == pytest.approx(0.25 + np.sin(np.arange(120)).mean(), abs=0.06)
+
+    def test_noise_levels(self, data: Path, tmp_path: Path) -> None:
+        options = {"noise_draws": 4, "noisiest_share": 0.25, "bound_steps": 5}
+        steps = TrainingClips(small(data, tmp_path, optimiser=options), 25, 1000)[0, 0, 0]["timesteps"]
+        assert isinstance(steps, torch.Tensor)
+        assert set(steps[0].tolist()) == {999}
+        assert set(steps[1].tolist()) <= {0, 250, 500, 749, 750, 999}
+        assert len(set(steps[2].tolist())) > 20
+
     def test_augmentation_keeps_timing(self) -> None:
         rng = np.random.default_rng(0)
         speech = np.zeros(64000, np.float32)
@@ -276,16 +306,19 @@ def small_options(**changes: Any) -> Any:
 
 
 class TestObjective:
-    @pytest.mark.parametrize("variant", [{}, {"diffusion": False}, {"causal": False}, {"encoder_only": False}])
+    @pytest.mark.parametrize(
+        "variant", [{}, {"diffusion": False}, {"causal": False}, {"encoder_only": False}, {"turn_seconds": 0.4}]
+    )
     def test_every_variant_trains_and_samples(self, data: Path, tmp_path: Path, variant: dict[str, Any]) -> None:
         config = small(data, tmp_path, model={**MODEL, **variant}, aligned_start=True)
         model = build_model(config)
-        batch = collate([TrainingClips(config, 25, 1000)[0, i, i] for i in range(2)])
+        clips = TrainingClips(config, model.config.turn_frames, 1000)
+        batch = collate([clips[0, i, i] for i in range(2)])
         batch.pop("name")
         loss, error, count = Objective(model)(batch)
         (loss / count).backward()
         assert torch.isfinite(loss)
-        assert 0 < float(error) <= float(loss) + 1e-6
+        assert 0 < float(error) <= float(loss.detach()) + 1e-6
         missing = [
             n for n, p in model.named_parameters() if p.requires_grad and p.grad is None and "masked_spec" not in n
         ]

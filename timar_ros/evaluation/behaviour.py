@@ -32,7 +32,7 @@ BEHAVIOUR: dict[str, tuple[str, float]] = {
 }
 """Columns of the printed table (a star: the truth's own). lips: correlation of voice and jaw; shut: jaw opening while
 only the user speaks over that while the agent does; nods: power of 1-4 Hz pitch after the user's phrases over that
-elsewhere; head, jaw: spread as a share of the truth's; seam: change of the head at turns' borders over that elsewhere."""
+elsewhere; head, jaw: spread as a share of the truth's; seam: its change at turns' borders over that elsewhere."""
 
 
 def measure(prediction: Floats, truth: Floats, user: Floats, agent: Floats, turn_frames: int = 25) -> dict[str, float]:
