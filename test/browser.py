@@ -54,6 +54,9 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        # A page without focus hears no key.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.call("Page.bringToFront")
         self.resize(width, height, scale)
 
     def resize(self, width: int, height: int, scale: float = 1.0, *, mobile: bool = False) -> None:

@@ -73,7 +73,7 @@ class BagPlayer(ManagedNode):
             self._length = bag.seconds
         self._audio = {role: self.publish_on(AudioChunk, f"{role}/audio", qos.audio()) for role in ("user", "agent")}
         self._motion = self.publish_on(FlameMotion, "user/motion", qos.motion())
-        self._clock = self.publish_on(Clock, "/clock", qos.commands())
+        self._ticks = self.publish_on(Clock, "/clock", qos.commands())
         if self.value("rate") == 0.0:
             self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
             self.subscribe(FlameMotion, "agent/motion", self._answered, qos.motion(), optional=True)
@@ -178,7 +178,7 @@ class BagPlayer(ManagedNode):
         return (self._answers + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
 
     def _tick(self, at: int) -> None:
-        self._clock.publish(Clock(clock=to_stamp(at)))
+        self._ticks.publish(Clock(clock=to_stamp(at)))
 
     def _publish(self, event: Event) -> None:
         if isinstance(event, AudioEvent):
