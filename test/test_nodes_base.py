@@ -286,6 +286,14 @@ def test_qos_can_be_overridden_by_parameters(bench):
     assert "perhaps" in wrong.fault
 
 
+def test_a_publisher_that_cannot_connect_is_told_of(bench):
+    node = bench.add(Echo)
+    bench.bring_up(node)
+    best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    bench.probe.create_publisher(String, "in", best_effort)
+    bench.until(lambda: node.statistics.counted("in incompatible publishers") == 1)
+
+
 def test_profiles_say_what_the_streams_need():
     assert (qos.audio().depth, qos.audio().reliability) == (100, ReliabilityPolicy.RELIABLE)
     assert (qos.latched().depth, qos.latched().durability) == (1, DurabilityPolicy.TRANSIENT_LOCAL)

@@ -31,7 +31,7 @@ class AudioSink(ManagedNode):
         Parameter("file", "", "file (.wav or .flac) that the audio is written to; empty: none"),
         Parameter("device", "", "loudspeaker that the audio is played on: name, number or 'default'; empty: none"),
         Parameter("device_rate", 0, "rate to open the loudspeaker with [Hz]; 0: its own", 0, 384_000),
-        Parameter("period", 0.01, "how often it looks whether audio is due [s]", 0.001, 0.1),
+        Parameter("period", 0.02, "how often it looks whether audio is due [s]", 0.001, 0.1),
         Parameter("late_tolerance", 0.01, "a chunk this much after its time is an underrun [s]", 0.0, 1.0),
     )  # fmt: skip
 

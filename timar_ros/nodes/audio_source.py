@@ -39,7 +39,7 @@ class AudioSource(ManagedNode):
         Parameter("device", "", "microphone for the user's audio instead of a recording: name, number or 'default'"),
         Parameter("device_rate", 0, "rate to open the microphone with [Hz]; 0: its own", 0, 384_000),
         Parameter("device_channels", 0, "channels to open the microphone with; 0: one if it can", 0, 64),
-        Parameter("chunk", 0.02, "length of an audio chunk [s]", 0.001, 1.0),
+        Parameter("chunk", 0.04, "length of an audio chunk [s]", 0.001, 1.0),
         Parameter("speed", 1.0, "pace: 1 is real time, 0 as fast as turns are acknowledged", 0.0, 1000.0),
         Parameter("publish_clock", False, "publish /clock in the conversation's time; needed at any speed but 1"),
         Parameter("agent_lead", 0.0, "how long ahead of its time the agent's audio is published [s]", 0.0, 10.0),

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from timar_ros.errors import UserError
@@ -56,7 +57,14 @@ class EndpointNode(ParameterNode, LifecycleNode):
     def publish_on(self, message_type: type, topic: str, profile: QoSProfile) -> Any:
         """A publisher that is silent unless the node is active; thread-safe."""
         made = self.create_lifecycle_publisher(
-            message_type, topic, profile, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            message_type,
+            topic,
+            profile,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            # Not rclpy's own: each of them costs at every turn of the executor.
+            event_callbacks=PublisherEventCallbacks(
+                use_default_callbacks=False, incompatible_qos=lambda event: self._mismatch("subscriber", topic, event)
+            ),
         )
         if self.phase == "active":  # created during `activate`: rclpy has opened the others already
             made.on_activate(None)
@@ -95,13 +103,27 @@ class EndpointNode(ParameterNode, LifecycleNode):
                 self.get_logger().warning(f"{topic}: message rejected: {error}", throttle_duration_sec=5.0)
 
         made = self.create_subscription(
-            message_type, topic, guarded, profile, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+            message_type,
+            topic,
+            guarded,
+            profile,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            event_callbacks=SubscriptionEventCallbacks(
+                use_default_callbacks=False, incompatible_qos=lambda event: self._mismatch("publisher", topic, event)
+            ),
         )
         self.statistics.count(topic, 0)
         if watched:
             self._heard[topic] = time.monotonic()
         self._scope.append(lambda: self._forget(self._heard, topic, self.destroy_subscription, made))
         return made
+
+    def _mismatch(self, other: str, topic: str, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self.statistics.count(f"{topic} incompatible {other}s", event.total_count_change)
+        self.get_logger().warning(
+            f"{topic}: a {other} with other {policy.lower()} does not connect: set qos_overrides on either side"
+        )
 
     def every(self, seconds: float, callback: Callable[[], None], *, steady: bool = False) -> Any:
         """A timer on the node's clock (``steady``: on wall time, for watching only); runs while active."""

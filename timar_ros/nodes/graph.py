@@ -21,6 +21,9 @@ SIMULATORS = ("builtin", "gazebo", "mock", "none")
 TURN = 1.0
 """Length of a turn of the models that there are [s]."""
 
+FINE = 0.02
+"""Length of audio chunks where every bit of delay counts [s]."""
+
 ELSEWHERE = 600.0
 """How long activation waits for nodes that somebody must start on another machine [s]."""
 
@@ -261,7 +264,7 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
     if options.source == "bag":
         return {"path": options.bag, "rate": options.speed}
     if options.source == "microphone":
-        return {"device": options.microphone}
+        return {"device": options.microphone, "chunk": FINE}
     ahead = options.mode == "anticipatory"
     return {
         "recording": options.recording or None,
@@ -270,6 +273,7 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         "user_motion": options.user_motion or None,
         "speed": options.speed,
         "publish_clock": _source_ticks(options),
+        "chunk": FINE if _source_ticks(options) else None,  # the clock's step, too
         # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
         "agent_lead": 1.2 if ahead else None,
         "turns_ahead": 0 if ahead else None,

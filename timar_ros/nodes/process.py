@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from timar_ros.errors import UserError
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SUPERVISED = "TIMAR_SUPERVISOR_PID"
 """Environment variable by which a supervisor's children know whose end is theirs too."""
+
+EXECUTOR = "TIMAR_EXECUTOR"
+"""Environment variable: ``single`` (the default) or ``events``, rclpy's experimental one, which wakes up for less."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -51,12 +54,32 @@ def follow_supervisor() -> None:
         raise SystemExit("the supervisor is gone")
 
 
+def make_executor() -> Executor:
+    """The executor that the environment asks for.
+
+    Only ever spun by `spin_once`: in the wheels `EventsExecutor.spin` burns a core and serves nothing.
+
+    :raises UserError: for another name, or where this rclpy has no such executor.
+    """
+    wanted = os.environ.get(EXECUTOR, "single")
+    if wanted == "single":
+        return SingleThreadedExecutor()
+    if wanted != "events":
+        raise UserError(f"{EXECUTOR} is {wanted!r}: use single or events")
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError as error:
+        raise UserError(f"this rclpy has no EventsExecutor: leave {EXECUTOR} unset") from error
+    made: Executor = EventsExecutor()
+    return made
+
+
 def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM; returns the process's exit code.
 
     The node is deactivated and cleaned up while ROS still works, so that last messages go out: rclpy's own signal
-    handler would shut the context down first. One SingleThreadedExecutor: the others of these releases collapse or burn
-    a core under this load.
+    handler would shut the context down first. One SingleThreadedExecutor: the MultiThreadedExecutor of these releases
+    collapses under this load.
     """
     # Worker threads run Python between kernels; at the default of 5 ms they would delay every callback by that much.
     sys.setswitchinterval(5e-4)
@@ -67,12 +90,12 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
             rclpy.init(args=list(sys.argv if argv is None else argv), signal_handler_options=SignalHandlerOptions.NO)
         except Exception as error:  # what rcl says of wrong --ros-args or an unreadable parameter file, on many lines
             raise UserError(f"cannot start: {' '.join(str(error).split())}") from error
+        executor = make_executor()
         node = node_class()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while not stop.set:

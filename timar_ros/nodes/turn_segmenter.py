@@ -17,7 +17,7 @@ from timar_ros.streaming.turns import TurnBuilder, TurnInput
 LINGER = 0.1
 """Wall time [s] after the end of both streams in which what was sent before them may still arrive on other topics."""
 
-STALL = 0.1
+STALL = 0.2
 """Wall time [s] between two looks at the clock after which this process must have been held up."""
 
 
@@ -38,7 +38,7 @@ class TurnSegmenter(ManagedNode):
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
         Parameter("echo_leak", 1.0, "factor on the user while the agent is heard (half duplex); 1: off", 0.0, 1.0),
         Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),
-        Parameter("period", 0.02, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
+        Parameter("period", 0.05, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
     )  # fmt: skip
 
     builder: TurnBuilder
