@@ -74,7 +74,7 @@ class Launched:
         """Ctrl-C, then its exit code; nothing may be left over."""
         left = self.children()
         if interrupt:
-            self.process.send_signal(signal.SIGINT)
+            os.killpg(self.process.pid, signal.SIGINT)  # a terminal's Ctrl-C goes to all in its group
         code = self.process.wait(timeout=PATIENCE)
         while (line := self._queue.get(timeout=PATIENCE)) is not None:
             self.lines.append(line)
