@@ -59,7 +59,7 @@ def play(context: Any, bag: Path, rate: float) -> list[bytes]:
             Parameter("use_sim_time", value=True),
             Parameter("expected_subscribers", value=["turns=1"]),
             # A machine that stands still for a moment loses nothing.
-            Parameter("max_lateness", value=5.0),
+            Parameter("max_lateness", value=0.5),
         ],
     )
     nodes = (listener, player, segmenter)
