@@ -78,7 +78,7 @@ class StaticTurn:
         spoken = speech[count:]
         tokens = model.assemble(listened, model.encode_motion(motion), spoken, torch.zeros_like(spoken))
         masked = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        masked[:, agent_motion_slice(model.config.turn_frames)] = True
+        masked[:, agent_motion_slice(model.config.turn_frames)].fill_(True)
         both = (tokens,) if self.guidance == 1.0 else (tokens, model.without_user(tokens))
         z = self.engine.condition_all(torch.stack(both, 1), masked, lengths)
         frames = z.transpose(1, 2).flatten(0, 1)
