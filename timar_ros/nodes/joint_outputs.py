@@ -10,8 +10,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from timar_ros.nodes import qos
 from timar_ros.nodes.endpoints import EndpointNode
-from timar_ros.nodes.joint_messages import doubles, joint_state_message, trajectory_message
-from timar_ros.nodes.messages import to_stamp
+from timar_ros.nodes.joint_messages import doubles, trajectory_message
+from timar_ros.nodes.messages import MessageError, to_stamp
 from timar_ros.retarget import JointMotion, RobotProfile
 
 TRAJECTORY_LEAD_NS = 20_000_000
@@ -28,6 +28,7 @@ class JointOutputs:
     def __init__(self, node: EndpointNode, profile: RobotProfile, kind: str, states: bool) -> None:
         self.kind, self._profile = kind, profile
         self._necks = len(profile.neck)
+        self._state = JointState(name=profile.names)
         self._trajectories = node.publish_on(JointTrajectory, "joint_trajectory", qos.commands())
         self._commanded = [node.publish_on(JointState, "joint_commands", qos.commands())]
         if states:
@@ -36,20 +37,30 @@ class JointOutputs:
         self._forward = node.publish_on(Float64MultiArray, "commands", qos.commands()) if kind == "forward" else None
         self._pose = node.publish_on(PoseStamped, "head_pose", qos.commands()) if kind == "pose" else None
 
-    def send(self, motion: JointMotion) -> None:
-        """Publish due commands: every one as a joint state, the newest as a forward command, pose and mouth."""
-        names = motion.names
-        for row in range(len(motion)):
-            message = joint_state_message(int(motion.time_ns[row]), names, motion.position[row], motion.velocity[row])
-            for publisher in self._commanded:
-                publisher.publish(message)
-        if not motion.owned[-1]:
+    def send(self, motion: JointMotion, begin: int, end: int) -> None:
+        """Publish rows that are due: each as a joint state, the newest as a forward command, pose and mouth."""
+        if not np.isfinite(motion.position[begin:end]).all():
+            raise MessageError("commands hold values that are not finite")
+        if any(publisher.get_subscription_count() for publisher in self._commanded):
+            self._send_states(motion, range(begin, end))
+        newest = end - 1
+        if not motion.owned[newest]:
             return
         if self._forward is not None:
-            self._forward.publish(Float64MultiArray(data=doubles(motion.position[-1])))
+            self._forward.publish(Float64MultiArray(data=doubles(motion.position[newest])))
         if self._pose is not None:
-            self._pose.publish(self._pose_message(motion))
-        self._mouth.publish(Float32(data=float(motion.mouth[-1])))
+            self._pose.publish(self._pose_message(motion[newest:end]))
+        if self._mouth.get_subscription_count():
+            self._mouth.publish(Float32(data=float(motion.mouth[newest])))
+
+    def _send_states(self, motion: JointMotion, rows: range) -> None:
+        message = self._state  # one message is filled again and again: at this rate making new ones costs
+        for row in rows:
+            message.header.stamp = to_stamp(int(motion.time_ns[row]))
+            message.position = doubles(motion.position[row])
+            message.velocity = doubles(motion.velocity[row])
+            for publisher in self._commanded:
+                publisher.publish(message)
 
     def _pose_message(self, motion: JointMotion) -> PoseStamped:
         message = PoseStamped()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import os
 import secrets
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from timar_ros.retarget.kinematics import forward_rotation
+from timar_ros.retarget.profile import NeckJoint
 
 Float = NDArray[np.float64]
 
@@ -19,36 +23,45 @@ class JointMotion:
     """Joint motion at T times of a uniform grid, for J joints (``profile.joints``: neck, jaw, face).
 
     ``time_ns`` [T] int64; ``position``, ``velocity``, ``acceleration`` [T, J] in rad and s; ``wanted`` [T, J]: joint
-    positions before smoothing and limits (of the frames, linear between them); ``rotation`` [T, 4]: the head's
-    commanded rotation against its neutral pose as quaternion x y z w, REP-103; ``lost_angle`` [T] rad: what the neck
+    positions before smoothing and limits (of the frames, linear between them); ``lost_angle`` [T] rad: what the neck
     cannot turn of the wanted rotation; ``mouth`` [T]: opening within 0 and 1; ``owned`` [T]: False while another
-    controller owns the neck.
+    controller owns the neck. ``neck`` are the joints of the first columns.
     """
 
-    time_ns: NDArray[np.int64]
+    neck: tuple[NeckJoint, ...]
     names: tuple[str, ...]
+    time_ns: NDArray[np.int64]
     position: Float
     velocity: Float
     acceleration: Float
     wanted: Float
-    rotation: Float
     lost_angle: Float
     mouth: Float
     owned: NDArray[np.bool_]
+
+    @property
+    def rotation(self) -> Float:
+        """The head's commanded rotation against its neutral pose, quaternions x y z w, shape [T, 4], REP-103."""
+        return np.asarray(forward_rotation(self.neck, self.position[:, : len(self.neck)]).as_quat())
 
     def __len__(self) -> int:
         return len(self.time_ns)
 
     def __getitem__(self, part: slice) -> JointMotion:
         """A part of the times."""
-        values = {f.name: getattr(self, f.name)[part] for f in fields(self) if f.name != "names"}
-        return JointMotion(names=self.names, **values)
+        arrays: dict[str, Any] = {name: getattr(self, name)[part] for name in _ARRAYS}
+        return replace(self, **arrays)
 
     @staticmethod
     def join(parts: list[JointMotion]) -> JointMotion:
         """Consecutive motions as one."""
-        keys = [f.name for f in fields(JointMotion) if f.name != "names"]
-        return JointMotion(names=parts[0].names, **{k: np.concatenate([getattr(p, k) for p in parts]) for k in keys})
+        if len(parts) == 1:
+            return parts[0]
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+        return replace(parts[0], **arrays)
+
+
+_ARRAYS = tuple(field.name for field in fields(JointMotion) if field.name not in ("neck", "names"))
 
 
 def write_joints_csv(motion: JointMotion, path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,6 @@ from timar_ros.errors import UserError
 from timar_ros.retarget import spline
 from timar_ros.retarget.follow import Curve, Follower
 from timar_ros.retarget.frames import FrameConverter
-from timar_ros.retarget.kinematics import forward_rotation
 from timar_ros.retarget.motion import JointMotion
 from timar_ros.retarget.options import RetargetOptions
 from timar_ros.retarget.profile import RobotProfile
@@ -388,14 +387,14 @@ class Retargeter:
             return values[index] + share * (values[index + 1] - values[index])
 
         return JointMotion(
-            time_ns=time_ns.astype(np.int64),
+            neck=self.profile.neck,
             names=self.names,
+            time_ns=time_ns.astype(np.int64),
             position=states[:, :, 0].copy(),
             # Rounding noise is no motion: a controller asks for a last velocity of exactly 0.
             velocity=np.where(np.abs(states[:, :, 1]) < 1e-12, 0.0, states[:, :, 1]),
             acceleration=np.where(np.abs(states[:, :, 2]) < 1e-10, 0.0, states[:, :, 2]),
             wanted=linear(rows[:, : self._joints], at),
-            rotation=forward_rotation(self.profile.neck, states[:, : self._necks, 0]).as_quat(),
             lost_angle=linear(rows[:, self._lost], at),
             mouth=np.clip(linear(rows[:, self._mouth], at + lead), 0.0, 1.0),
             owned=np.full(count, self._owned),
@@ -403,7 +402,5 @@ class Retargeter:
 
     def _empty(self) -> JointMotion:
         none, zero = np.zeros((0, self._joints)), np.zeros(0)
-        return JointMotion(
-            np.zeros(0, dtype=np.int64), self.names, none, none, none, none, np.zeros((0, 4)), zero, zero,
-            np.zeros(0, dtype=np.bool_),
-        )  # fmt: skip
+        times, flags = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        return JointMotion(self.profile.neck, self.names, times, none, none, none, none, zero, zero, flags)
