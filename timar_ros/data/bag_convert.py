@@ -120,7 +120,7 @@ def to_bag(folder: str | Path, name: str, out: str | Path, *, swap: bool = False
             made.notes.append(f"no {path.name}: {topic} is not written")
     size = round(CHUNK * 16000)
     with BagWriter(out) as bag:
-        events = []
+        events: list[tuple[int, str, int, int, NDArray[np.float32], float]] = []
         for role, voice in voices.items():
             bag.add_topic(f"/{role}/audio", TOPICS[f"{role}/audio"])
             for first in range(0, len(voice), size):

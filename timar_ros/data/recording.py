@@ -213,6 +213,10 @@ class _Loader:
             recording.warnings.append(
                 f"the recording was cut off ({self.bag.salvaged}); read up to its last whole part"
             )
+        if (ticking := self.bag.find("clock", "rosgraph_msgs/msg/Clock")) is not None:
+            recording.warnings.append(
+                f"recorded in simulated time ({ticking}): latencies are by that clock, not by the wall's"
+            )
         recording.user_audio = self._audio("user/audio", recording)
         recording.agent_audio = self._audio("agent/audio", recording)
         recording.user_motion = self._motion("user/motion", origin, 0.0)

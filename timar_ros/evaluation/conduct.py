@@ -56,7 +56,7 @@ def lip_offset(
     count = min(len(level), len(jaw))
     span = round(most * fps)
     # A frame's level stands for its middle, a frame of motion for its beginning: half a frame between them.
-    lags = (np.arange(-span, span + 1) - 0.5) / fps
+    lags: NDArray[np.float64] = (np.arange(-span, span + 1, dtype=np.float64) - 0.5) / fps
     nothing = float("nan"), float("nan"), lags, np.full(len(lags), np.nan)
     if speaking is None:
         speaking = voice_activity(audio)

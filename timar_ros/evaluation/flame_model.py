@@ -8,9 +8,11 @@ the authors' .pkl. A pickle can run anything, so this one is read by a reader th
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +195,9 @@ class _ArraysOnly(pickle.Unpickler):
         :raises pickle.UnpicklingError: for a name that no model of arrays needs.
         """
         if name in ("_reconstruct", "scalar") and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return getattr(np._core.multiarray, name)
+            # numpy 2 moved it; either numpy may have written the file, and either may read it.
+            home = "numpy._core" if find_spec("numpy._core") else "numpy.core"
+            return getattr(importlib.import_module(f"{home}.multiarray"), name)
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if module.startswith("scipy.sparse") and name in ("csc_matrix", "csr_matrix", "coo_matrix"):

@@ -1,7 +1,9 @@
 """Node `bag_player`: a bag's audio and user motion as a live source, at any rate, with the bag's own time on /clock.
 
-Time is driven by the stamps: the clock shows a chunk's end when the chunk is published. So the nodes see the same at
-half the pace, at four times it, or (rate 0) as fast as they answer.
+Time is driven by the stamps: the clock shows a chunk's end when the chunk is published. And it waits for the nodes:
+never more than `turns_ahead` turns are played beyond the last answered one, so that a machine too slow for the rate
+plays more slowly instead of losing chunks or turns. So the nodes do the same at half the pace, at four times it, or
+(rate 0) as fast as they answer.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class BagPlayer(ManagedNode):
         Parameter("mapping", "", "YAML that says which topics of a foreign bag are what (docs/bags.md)"),
         Parameter("rate", 1.0, "pace: 1 is real time, 0 as fast as turns are answered", 0.0, 1000.0),
         Parameter("start_delay", 0.5, "wait so long after activation before the first message [s]", 0.0, 60.0),
-        Parameter("turns_ahead", 1, "at rate 0: turns played beyond the last answered one", 0, 100),
-        Parameter("answer_timeout", 60.0, "at rate 0: go on unanswered after so long [s]", 0.1, 3600.0),
+        Parameter("turns_ahead", 1, "turns played beyond the last one answered by agent/motion, at most", 0, 100),
+        Parameter("answer_timeout", 60.0, "no longer wait for answers after so long without one [s]", 0.1, 3600.0),
     )
 
     _thread: threading.Thread | None = None
@@ -74,14 +76,14 @@ class BagPlayer(ManagedNode):
         self._audio = {role: self.publish_on(AudioChunk, f"{role}/audio", qos.audio()) for role in ("user", "agent")}
         self._motion = self.publish_on(FlameMotion, "user/motion", qos.motion())
         self._ticks = self.publish_on(Clock, "/clock", qos.commands())
-        if self.value("rate") == 0.0:
-            self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
-            self.subscribe(FlameMotion, "agent/motion", self._answered, qos.motion(), optional=True)
+        self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
+        self.subscribe(FlameMotion, "agent/motion", self._answered, qos.motion(), optional=True)
 
     def activate(self) -> None:
         """Start to play."""
         self._position = 0.0
         self._answers = 0
+        self._patient = True
         self._progress = threading.Condition()
         self._quit = threading.Event()
         self.finished.clear()
@@ -102,8 +104,7 @@ class BagPlayer(ManagedNode):
         rows = {"position [s]": f"{self._position:.2f}", "length [s]": f"{self._length:.2f}"}
         if self.finished.is_set():
             return OK, "finished", rows
-        late = self.statistics.counted("messages late")
-        return (WARN, "too slow for this rate", rows) if late else (OK, "playing", rows)
+        return (OK, "playing", rows) if self._patient else (WARN, "nobody answers", rows)
 
     def _take_info(self, message: StreamInfo) -> None:
         self._turn_duration = float(message.turn_duration)
@@ -133,12 +134,8 @@ class BagPlayer(ManagedNode):
             self.get_logger().error(f"the bag ends early: {error}")
         self.finished.set()
         self.get_logger().info(f"finished: {self._position:.1f} s played")
-        if self.value("rate") == 0.0:
-            turns = math.ceil(self._position / self._turn_duration - 1e-6)
-            with self._progress:
-                self._progress.wait_for(
-                    lambda: self._quit.is_set() or self._answers >= turns, float(self.value("answer_timeout"))
-                )
+        # Before the clock runs on, the last turn is to be answered.
+        self._await_answers(self._position - self._turn_duration)
         ends = self._now + round(TAIL_SECONDS * 1e9)
         while self._now < ends and self._reach(self._now + TICK_NS, None):
             pass
@@ -146,7 +143,7 @@ class BagPlayer(ManagedNode):
     def _reach(self, at: int, beyond: float | None) -> bool:
         """Let time pass until ``at`` [ns], with the clock ticking; False when told to stop.
 
-        :param beyond: at rate 0, what may be played beyond the turns that are allowed [s]; None: do not wait for any.
+        :param beyond: what must come after a turn's end until it can be answered [s]; None: wait for no answer.
         """
         while self._now < at:
             step = min(at, self._now + TICK_NS)
@@ -160,22 +157,27 @@ class BagPlayer(ManagedNode):
     def _wait(self, at: int, beyond: float | None) -> bool:
         seconds = (at - self._origin) * 1e-9
         rate = float(self.value("rate"))
-        if rate > 0.0 or beyond is None:
-            ahead = self._begun + seconds / (rate or 5.0) - time.monotonic() if rate > 0.0 else 0.004
-            if ahead < -0.2:
-                self.statistics.count("messages late")
-            return not (self._quit.wait(ahead) if ahead > 0.0 else self._quit.is_set())
-        with self._progress:
-            allowed = self._progress.wait_for(
-                lambda: self._quit.is_set() or seconds <= self._limit(beyond), float(self.value("answer_timeout"))
-            )
-            if not allowed:
-                self.get_logger().warning(f"turn {self._answers} was never answered: going on without")
-                self._answers += 1
-        return not self._quit.is_set()
+        if beyond is not None:
+            began = time.monotonic()
+            self._await_answers(seconds - beyond - int(self.value("turns_ahead")) * self._turn_duration)
+            # What was waited is not caught up with.
+            self._begun += time.monotonic() - began
+        # At rate 0 only the tail is paced, at five times life's speed.
+        unpaced = 0.0 if beyond is not None else TICK_NS * 1e-9 / 5
+        ahead = self._begun + seconds / rate - time.monotonic() if rate > 0.0 else unpaced
+        return not (self._quit.wait(ahead) if ahead > 0.0 else self._quit.is_set())
 
-    def _limit(self, beyond: float) -> float:
-        return (self._answers + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
+    def _await_answers(self, seconds: float) -> None:
+        """Wait until all turns that end by then [s of the conversation] are answered, if anybody answers at all."""
+        if not self._patient or not self.count_publishers(self.resolve_topic_name("agent/motion")):
+            return
+        turns = math.ceil(seconds / self._turn_duration - 1e-9)
+        with self._progress:
+            if not self._progress.wait_for(
+                lambda: self._quit.is_set() or self._answers >= turns, float(self.value("answer_timeout"))
+            ):
+                self._patient = False
+                self.get_logger().warning(f"turn {self._answers} was not answered: playing on without waiting")
 
     def _tick(self, at: int) -> None:
         self._ticks.publish(Clock(clock=to_stamp(at)))
