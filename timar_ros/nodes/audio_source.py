@@ -24,6 +24,9 @@ from timar_ros.nodes.microphone import MicrophoneFeed
 from timar_ros.nodes.playback import Recording, Step, load_recording, steps
 from timar_ros.streaming.resampling import audio_context
 
+SETTLE = 0.15
+"""At the very beginning the segmenter waits for its `max_lateness` [s] before it knows where the first turn begins."""
+
 TAIL_SPEED = 5.0
 """Pace of the simulated clock after the end when the recording went as fast as it was taken."""
 
@@ -187,6 +190,8 @@ class AudioSource(ManagedNode):
         # A turn is over with its first sample beyond it, and with what resampling needs.
         rates = (self.recording.user_rate, self.recording.agent_rate)
         beyond = float(self.value("chunk")) + max(audio_context(rate) / rate for rate in rates)
+        if not self._acknowledged:
+            beyond += SETTLE
         return (self._acknowledged + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
 
     def _tick(self, origin_ns: int, seconds: float) -> None:

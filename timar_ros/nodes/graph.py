@@ -164,12 +164,14 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         seed=options.seed,
     )
     # A recording's chunks cannot be late, only the machine can: waiting longer then costs nothing and loses nothing.
+    # But the first turn cannot be planned before the waiting is over.
+    patience = {"reactive": 0.5, "anticipatory": 0.1}[options.mode]
     add(
         "turn_segmenter",
         ["user/audio", "agent/audio", "user/motion", "stream_info"],
         ["turns"],
         mode=options.mode,
-        max_lateness=0.5 if paced else None,
+        max_lateness=patience if paced else None,
     )
     if source := _source_executable(options):
         add(source, *_source_wiring(options), **_source_parameters(options))
