@@ -13,15 +13,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+FOLDERS = ("config", "launch", "models", "msg", "resource", "samples", "srv", "timar_ros", "urdf")
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources: building leaves traces, and must not take up old ones."""
-    folder = tmp_path_factory.mktemp("sources") / "timar_ros"
-    left_out = shutil.ignore_patterns(".*", "build", "install", "log", "out", "*.egg-info", "__pycache__")
-    return Path(shutil.copytree(ROOT, folder, ignore=left_out))
+    copy = tmp_path_factory.mktemp("sources") / "timar_ros"
+    copy.mkdir()
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, copy)
+    return copy
 
 
 @pytest.fixture(scope="module")
