@@ -1,7 +1,7 @@
 """The necks as their robots' own URDFs describe them, to hold the profiles against: numbers read from those files.
 
-Each joint: name, origin's rpy [rad], axis in the joint's own frame. ``base``: rpy of the frame (REP-103 as seen from the
-URDF's root, where that is another) and of a mount before the first joint.
+Each joint: name, origin's rpy [rad], axis in the joint's own frame. ``base``: rpy of the frame (REP-103 as seen
+from the URDF's root, where that is another) and of a mount before the first joint.
 """
 
 from __future__ import annotations

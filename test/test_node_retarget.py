@@ -22,7 +22,7 @@ from timar_ros.msg import FlameMotion
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import WARN
 from timar_ros.nodes.joint_messages import joint_state_message
-from timar_ros.nodes.messages import motion_message, to_ns, to_stamp, to_stamp
+from timar_ros.nodes.messages import motion_message, to_ns, to_stamp
 from timar_ros.nodes.retarget import Retarget
 from timar_ros.nodes.retarget_parameters import PARAMETERS
 from timar_ros.retarget import RetargetOptions, load_profile
@@ -238,7 +238,7 @@ def test_time_that_runs_backwards_starts_anew(bench):
     scene.time.run(0.5)
     scene.time.now -= 50_000_000_000
     scene.time._publisher.publish(Clock(clock=to_stamp(scene.time.now)))
-    bench.until(lambda: scene.node.driver.seen_ns <= scene.time.now)
+    scene.time.until(lambda: scene.node.driver.seen_ns <= scene.time.now)
     scene.states.clear()
     scene.time.until(lambda: scene.states)
     assert to_ns(scene.states[0].header.stamp) <= scene.time.now

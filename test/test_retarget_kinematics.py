@@ -80,7 +80,7 @@ def test_forward_kinematics_is_that_of_the_robots_own_chain(robot):
         expected = rotation(positions) @ neutral.T
         assert np.allclose(forward_rotation(profile.neck, positions).as_matrix(), expected, atol=1e-6)
     # At neutral the robot looks straight ahead: FLAME's head and the robot's then have the same axes.
-    if robot in ("reachy2",):
+    if robot == "reachy2":
         assert np.allclose(neutral, np.eye(3), atol=1e-9)
 
 

@@ -213,7 +213,6 @@ def test_pictures(tmp_path):
             film.add(picture)
     assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
 
-
     def break_off() -> None:
         with Film(tmp_path / "broken.mp4", 160, 120) as film:
             film.add(picture)

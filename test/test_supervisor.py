@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("rclpy")
 
 import rclpy
-from ros_bench import PATIENCE
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from ros_bench import PATIENCE
 
 from timar_ros.nodes.graph import NodeSpec
 from timar_ros.nodes.supervisor import NodeError, Supervisor
@@ -62,7 +62,9 @@ def pids(supervisor):
 
 
 def test_nodes_come_up_and_end_in_order_with_exit_code_0(start, params_file):
-    supervisor = start(spec("audio_sink", params_file=params_file), spec("turn_segmenter", "/a", params_file=params_file))
+    supervisor = start(
+        spec("audio_sink", params_file=params_file), spec("turn_segmenter", "/a", params_file=params_file)
+    )
     steps = []
     assert supervisor.bring_up(on_progress=lambda name, done: steps.append((name, done)))
     assert {name for name, done in steps[:2]} == {"audio_sink", "turn_segmenter"}
@@ -78,10 +80,14 @@ def test_a_node_that_dies_is_named(start, params_file, number):
     supervisor = start(spec("audio_sink", params_file=params_file), spec("turn_segmenter", params_file=params_file))
     supervisor.bring_up()
     os.kill(pids(supervisor)["turn_segmenter"], number)
-    with pytest.raises(NodeError, match="turn_segmenter") as caught:
+
+    def watch() -> None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             supervisor.spin(0.05)
+
+    with pytest.raises(NodeError, match="turn_segmenter") as caught:
+        watch()
     assert caught.value.name == "turn_segmenter"
 
 
