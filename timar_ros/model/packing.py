@@ -54,14 +54,15 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [..., in]`` to ``[..., out]`` of the same type."""
-        scale = x.abs().amax(dim=-1, keepdim=True).float().clamp(min=1e-12) / 127
-        # oneDNN multiplies bytes without sign by bytes with sign; 128 is taken off again as the zero point.
-        shifted = (x.float() / scale).round_().add_(128).to(torch.uint8).flatten(0, -2)
+        scale = x.abs().amax(dim=-1, keepdim=True).float().clamp_(min=1e-12) / 127
+        # oneDNN multiplies bytes without sign by bytes with sign: 128 is the zero point, and the half makes cutting off
+        # the decimals rounding.
+        shifted = (x * (1 / scale)).add_(128.5).to(torch.uint8).flatten(0, -2)
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
             shifted, 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0, x.dtype, "none", [], ""
         )
-        out = out.view(*x.shape[:-1], -1) * scale.to(x.dtype)
-        return out if self.bias is None else out + self.bias
+        out, scale = out.view(*x.shape[:-1], -1), scale.to(x.dtype)
+        return out * scale if self.bias is None else torch.addcmul(self.bias, out, scale)
 
 
 class PackedConvolutions(nn.Module):
