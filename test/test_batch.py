@@ -61,6 +61,23 @@ def test_planned_and_plain_conversations_side_by_side() -> None:
         talk.observe(turn.user_speech, turn.agent_speech, turn.user_motion)
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["own_length", "padded"])
+def test_idle_work_of_others_stays_off_a_turn(padded: bool) -> None:
+    batch = ConversationBatch(MODEL, 2, seed=0, context_seconds=2)
+    assert isinstance(batch.engine, CachedEngine)
+    batch.engine.padded = padded
+    for now in range(3):
+        batch.step([random_turn(now), random_turn(10 + now)])
+    assert [batch.engine.outstanding(row) for row in (0, 1)] == [1, 1]
+    batch.step([random_turn(3), None])
+    assert batch.engine.outstanding(1) == 1
+    talk = Conversation(MODEL, seed=0, context_seconds=2, engine="oracle")
+    for now in range(4):
+        turn = random_turn(10 + now)
+        expected = talk.step(turn.user_speech, turn.agent_speech, turn.user_motion)
+    np.testing.assert_allclose(batch.step([None, random_turn(13)])[1], expected, atol=1e-4)
+
+
 def test_wrong_counts_are_refused() -> None:
     batch = ConversationBatch(MODEL, 2, seed=0)
     with pytest.raises(UserError, match="1 turns for 2 conversations"):

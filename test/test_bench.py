@@ -70,7 +70,7 @@ def test_floor_counts_weights_and_tokens() -> None:
 @pytest.mark.slow
 def test_an_hour_of_conversation() -> None:
     """3600 turns of one second: memory flat after the warm-up, the last minute no slower than the second."""
-    talk = Conversation(tiny_model(), seed=0)
+    talk = Conversation(tiny_model(encoder_depth=1), seed=0, context_seconds=3)
     turns = [random_turn(seed) for seed in range(8)]
     times, memory = [], 0.0
     for number in range(3600):

@@ -274,6 +274,8 @@ def test_reset_forgets() -> None:
         ({"guidance": float("nan")}, "guidance = nan"),
         ({"temperature": float("inf")}, "temperature = inf"),
         ({"sampling_steps": 1}, "sampling_steps = 1"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 2**63}, "seed = 9"),
         ({"iterations": 0}, "iterations = 0"),
         ({"iterations": 26}, "iterations = 26"),
         ({"order": "backwards"}, "order = 'backwards'"),

@@ -125,6 +125,9 @@ class ConversationBatch:
         self.seeds = [seed] * conversations if isinstance(seed, int) else list(seed)
         if len(self.seeds) != conversations:
             raise UserError(f"{len(self.seeds)} seeds for {conversations} conversations: give one, or one each")
+        for each in self.seeds:
+            if not 0 <= each < 2**63:
+                raise UserError(f"seed = {each}: must be within 0 and 2^63 - 1")
         self.turns = [0] * conversations
         self.steps = self.options.sampling_steps or config.sampling_steps
         correlation = self.options.noise_correlation
@@ -264,8 +267,7 @@ class ConversationBatch:
         self, engine: CachedEngine, rows: Sequence[int], given: Sequence[TurnData], guidance: float
     ) -> tuple[Tensor, Tensor]:
         """The same through work of fixed shapes, in which conversations without a turn now ride along."""
-        if any(engine.outstanding(row) for row in rows):
-            engine.prepare()
+        engine.prepare(rows)
         turn = self._static.get(guidance)
         if turn is None:
             turn = self._static[guidance] = StaticTurn(engine, guidance, self.options.temperature)

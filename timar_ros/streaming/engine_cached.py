@@ -65,21 +65,23 @@ class CachedEngine:
         self.histories[row] = deque(history)
         self._encoded[row] = 0
 
-    def prepare(self) -> None:
-        """Encode what is outstanding, of all conversations that need the same at once."""
+    def prepare(self, rows: Sequence[int] | None = None) -> None:
+        """Encode what is outstanding, at once for conversations that need the same.
+
+        :param rows: which conversations; default: all.
+        """
         groups: dict[tuple[int, int], list[int]] = {}
-        for row, history in enumerate(self.histories):
+        for row in range(len(self.histories)) if rows is None else rows:
             if self.outstanding(row):
-                groups.setdefault((self._encoded[row], len(history)), []).append(row)
-        for (start, end), rows in groups.items():
+                groups.setdefault((self._encoded[row], len(self.histories[row])), []).append(row)
+        for (start, end), alike in groups.items():
             most = max(1, _TOKENS_AT_ONCE // ((end - start) * self.size))
-            for first in range(0, len(rows), most):
-                self._encode(rows[first : first + most], start, end)
+            for first in range(0, len(alike), most):
+                self._encode(alike[first : first + most], start, end)
 
     def condition(self, rows: Sequence[int], tokens: Tensor, masked: Tensor) -> Tensor:
         """Conditioning of current turns. See :class:`timar_ros.streaming.engine.Engine`."""
-        if any(self.outstanding(row) for row in rows):
-            self.prepare()
+        self.prepare(rows)
         lengths = [len(self.histories[row]) for row in rows]
         if not self.padded:
             attend = _AttendOwnLength(self.cache, rows, lengths, tokens.shape[1], self.size)
