@@ -47,7 +47,7 @@ class TurnSegmenter(ManagedNode):
         super().__init__("turn_segmenter", **options)
         self._next_number = 0
         self._warned: dict[str, int] = {}
-        self._mismatch: str | None = None
+        self._disagreement: str | None = None
         self._delay_ns = 0
 
     def configure(self) -> None:
@@ -87,8 +87,8 @@ class TurnSegmenter(ManagedNode):
         counters = self.builder.counters.as_dict()
         rows = {name.replace("_", " "): str(number) for name, number in counters.items()}
         rows["samples muted against echo"] = str(self._guard.muted_samples)
-        if self._mismatch is not None:
-            return ERROR, self._mismatch, rows
+        if self._disagreement is not None:
+            return ERROR, self._disagreement, rows
         names = ("lost_user", "lost_agent", "late_chunks")
         grown = [name for name in names if counters[name] > self._warned.get(name, 0)]
         self._warned = counters
@@ -149,14 +149,14 @@ class TurnSegmenter(ManagedNode):
         self._delay_ns = round(float(info.playback_delay) * 1e9)
         if self.phase == "active":
             self._guard.delay_ns = self._delay_ns
-        self._mismatch = None
+        self._disagreement = None
         for name, own, other in (
             ("turn_seconds", float(self.value("turn_seconds")), float(info.turn_duration)),
             ("mode", self.value("mode"), info.mode),
         ):
             if own != other and not (isinstance(own, float) and math.isclose(own, other, rel_tol=1e-5)):
-                self._mismatch = f"'{name}' is {own} here, but {other} in {info.model}'s stream_info"
-                self.get_logger().error(self._mismatch)
+                self._disagreement = f"'{name}' is {own} here, but {other} in {info.model}'s stream_info"
+                self.get_logger().error(self._disagreement)
 
 
 def main() -> int:
