@@ -106,10 +106,26 @@ const HINGE = new THREE.Vector3(0, -0.12, -0.08);
 const PIVOT = new THREE.Vector3(0, -0.85, -0.2);
 
 function humanJawWeight(d: THREE.Vector3): number {
-  const side = smooth(Math.abs(d.x), MOUTH_WIDTH * 0.85, MOUTH_WIDTH * 2);
+  const side = smooth(Math.abs(d.x), MOUTH_WIDTH * 0.7, MOUTH_WIDTH * 1.8);
   const middle = d.y < MOUTH_Y ? 1 : 0;
   const flank = smooth(-d.y, 0.3, 0.72);
   return (middle * (1 - side) + flank * side) * smooth(d.z, -0.45, 0.15);
+}
+
+/** The surfaces of every face, made once: their positions are each face's own. */
+let surfaces: Record<"skin" | "cavity" | "hair", ReturnType<typeof closedSurface>> | null = null;
+
+function faceSurfaces(): NonNullable<typeof surfaces> {
+  const slit = (d: THREE.Vector3): boolean => {
+    const along = d.x / (MOUTH_WIDTH * 0.84);
+    return !(d.z > 0 && Math.abs(along) < 1 && Math.abs(d.y - MOUTH_Y) < 0.024 * Math.sqrt(1 - along * along) + 0.004);
+  };
+  surfaces ??= {
+    skin: closedSurface(humanHead, 160, 144, slit),
+    cavity: closedSurface(humanHead, 64, 48, undefined, 0.95),
+    hair: closedSurface((d) => humanHead(d).addScaledVector(d, hairLift(d)), 128, 96, (d) => hairLift(d) > -0.028),
+  };
+  return surfaces;
 }
 
 /** A human bust. */
@@ -133,18 +149,17 @@ export class Face implements Figure {
     const skin = material(look.skin, 0.62);
     this.cloth = material(colors.accent, 0.85);
 
-    const slit = (d: THREE.Vector3): boolean =>
-      !(d.z > 0 && Math.abs(d.x) < MOUTH_WIDTH * 0.98 && Math.abs(d.y - MOUTH_Y) < 0.022);
-    const shell = closedSurface(humanHead, 144, 112, slit);
-    this.skins.push(new JawSkin(shell.geometry, shell.directions.map(humanJawWeight), HINGE));
+    const { skin: shell, cavity, hair } = faceSurfaces();
+    const shellGeometry = shell.geometry.clone();
+    this.skins.push(new JawSkin(shellGeometry, shell.directions.map(humanJawWeight), HINGE));
     const tint = new THREE.Color();
     const red = new THREE.Color(look.lips);
     const shades = shell.directions.flatMap((d) => tint.set(look.skin).lerp(red, 0.55 * blush(d)).toArray());
-    shell.geometry.setAttribute("color", new THREE.Float32BufferAttribute(shades, 3));
-    this.head.add(new THREE.Mesh(shell.geometry, new THREE.MeshStandardMaterial({ vertexColors: true, roughness: 0.62 })));
-    const cavity = closedSurface(humanHead, 64, 48, undefined, 0.95);
-    this.skins.push(new JawSkin(cavity.geometry, cavity.directions.map(humanJawWeight), HINGE));
-    this.head.add(new THREE.Mesh(cavity.geometry, material(0x3a0f14, 0.9)));
+    shellGeometry.setAttribute("color", new THREE.Float32BufferAttribute(shades, 3));
+    this.head.add(new THREE.Mesh(shellGeometry, new THREE.MeshStandardMaterial({ vertexColors: true, roughness: 0.62 })));
+    const cavityGeometry = cavity.geometry.clone();
+    this.skins.push(new JawSkin(cavityGeometry, cavity.directions.map(humanJawWeight), HINGE));
+    this.head.add(new THREE.Mesh(cavityGeometry, material(0x3a0f14, 0.9)));
 
     const lips = material(look.lips, 0.5);
     this.head.add(new THREE.Mesh(this.upperLip.geometry, lips), new THREE.Mesh(this.lowerLip.geometry, lips));
@@ -158,7 +173,6 @@ export class Face implements Figure {
     this.head.add(this.lowerTeeth);
 
     for (const side of [-1, 1]) this.addEye(side, look, skin);
-    const hair = closedSurface((d) => humanHead(d).addScaledVector(d, hairLift(d)), 144, 112, (d) => hairLift(d) > -0.028);
     this.head.add(new THREE.Mesh(hair.geometry, material(look.hair, 0.7)));
     for (const side of [-1, 1]) {
       const ear = new THREE.Mesh(new THREE.SphereGeometry(0.17, 32, 24), skin);

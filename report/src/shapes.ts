@@ -1,6 +1,5 @@
 // Surfaces of the stylised heads: a unit sphere pushed into shape, and patches that lie on it.
 import * as THREE from "three";
-import { mergeVertices } from "three/examples/jsm/utils/BufferGeometryUtils.js";
 
 /** Maps a direction (unit vector; x to the head's left, y up, z out of the face) to a point of the surface. */
 export type Sculpt = (d: THREE.Vector3) => THREE.Vector3;
@@ -54,7 +53,7 @@ export const robotHead: Sculpt = (d) => {
   return q;
 };
 
-/** The whole surface as a mesh of shared vertices; `keep` may leave triangles out by their directions. */
+/** The whole surface as a mesh of shared vertices (no seam); `keep` may leave triangles out by their directions. */
 export function closedSurface(
   sculpt: Sculpt,
   columns: number,
@@ -62,29 +61,38 @@ export function closedSurface(
   keep: (centre: THREE.Vector3) => boolean = () => true,
   scale = 1,
 ): { geometry: THREE.BufferGeometry; directions: THREE.Vector3[] } {
-  const sphere = new THREE.SphereGeometry(1, columns, rows);
-  sphere.deleteAttribute("uv");
-  sphere.deleteAttribute("normal");
-  const merged = mergeVertices(sphere, 1e-4);
-  const place = merged.getAttribute("position") as THREE.BufferAttribute;
-  const directions: THREE.Vector3[] = [];
-  for (let i = 0; i < place.count; i++) {
-    const d = new THREE.Vector3().fromBufferAttribute(place, i).normalize();
-    directions.push(d);
-    const p = sculpt(d).multiplyScalar(scale);
-    place.setXYZ(i, p.x, p.y, p.z);
+  const directions = [new THREE.Vector3(0, 1, 0)];
+  for (let r = 1; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      directions.push(new THREE.Vector3().setFromSphericalCoords(1, (Math.PI * r) / rows, (2 * Math.PI * c) / columns));
+    }
   }
-  merged.computeVertexNormals();
-  const index = Array.from(merged.getIndex()!.array);
+  directions.push(new THREE.Vector3(0, -1, 0));
+  const last = directions.length - 1;
+  // Row r, column c, where row 0 and the last row are the poles.
+  const at = (r: number, c: number): number => (r === 0 ? 0 : r === rows ? last : 1 + (r - 1) * columns + (c % columns));
+  const all: number[] = [];
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      if (r > 0) all.push(at(r, c), at(r + 1, c), at(r, c + 1));
+      if (r < rows - 1) all.push(at(r, c + 1), at(r + 1, c), at(r + 1, c + 1));
+    }
+  }
+  const points = new Float32Array(directions.length * 3);
+  directions.forEach((d, i) => sculpt(d).multiplyScalar(scale).toArray(points, 3 * i));
+  const geometry = new THREE.BufferGeometry();
+  geometry.setAttribute("position", new THREE.BufferAttribute(points, 3));
+  geometry.setIndex(all);
+  // Normals of the whole surface, so that what is cut out leaves no edge in the shading.
+  geometry.computeVertexNormals();
   const kept: number[] = [];
   const centre = new THREE.Vector3();
-  for (let i = 0; i < index.length; i += 3) {
-    centre.set(0, 0, 0);
-    for (let k = 0; k < 3; k++) centre.add(directions[index[i + k]]);
-    if (keep(centre.normalize())) kept.push(index[i], index[i + 1], index[i + 2]);
+  for (let i = 0; i < all.length; i += 3) {
+    centre.copy(directions[all[i]]).add(directions[all[i + 1]]).add(directions[all[i + 2]]);
+    if (keep(centre.normalize())) kept.push(all[i], all[i + 1], all[i + 2]);
   }
-  merged.setIndex(kept);
-  return { geometry: merged, directions };
+  geometry.setIndex(kept);
+  return { geometry, directions };
 }
 
 /** Direction of a point of the face given by its x and y. */

@@ -159,7 +159,7 @@ class BagRecorder:
                     self._store(*item)
             self._note()
             self._bag.close()
-        except Exception as error:  # noqa: BLE001 - handed to the caller of stop(); this thread has no other voice
+        except Exception as error:  # handed to the caller of stop(); this thread has no other voice
             self._failure = error
 
     def _store(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
