@@ -50,7 +50,8 @@ def triangles(grid: Points) -> Points:
     second = np.stack([low, high_next, high], axis=2).reshape(-1, 3, 3)
     both = np.concatenate([first, second])
     area = np.linalg.norm(np.cross(both[:, 1] - both[:, 0], both[:, 2] - both[:, 0]), axis=1)
-    return both[area > 1e-10]
+    kept: Points = both[area > 1e-10]
+    return kept
 
 
 def write_stl(name: str, grid: Points) -> None:
