@@ -36,6 +36,8 @@ class TurnSegmenter(ManagedNode):
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
+        Parameter("planning_lead", 0.0, "anticipatory: a turn is given out so long before it begins [s]", 0.0, 60.0),
+        Parameter("agent_ahead", False, "the agent's audio comes ahead of its time, as from speech synthesis"),
         Parameter("echo_leak", 1.0, "factor on the user while the agent is heard (half duplex); 1: off", 0.0, 1.0),
         Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),
         Parameter("period", 0.05, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
@@ -69,6 +71,8 @@ class TurnSegmenter(ManagedNode):
             tracker_timeout=self.value("tracker_timeout"),
             max_ahead=self.value("max_ahead"),
             max_pause=self.value("max_pause"),
+            planning_lead=self.value("planning_lead"),
+            agent_ahead=self.value("agent_ahead") or self.value("mode") == "anticipatory",
             first_number=self._next_number,
         )
         self._guard = EchoGuard(self.value("echo_leak"), delay_ns=self._delay_ns, hang_seconds=self.value("echo_hang"))
