@@ -141,6 +141,9 @@ class TrainConfig:
     seed: int = 0
     aligned_start: bool = False
     """Start with positions and attention aligned in time (:mod:`timar_ros.training.alignment`)."""
+    calm_jaw: float = 0.0
+    """How much an exported model lowers its learned variance in the jaw's columns (1: half its range). Lips then follow
+    the voice closer than the data's own, which move for other reasons too."""
     model: dict[str, Any] = field(default_factory=dict)
     """``size`` (mini, base, large, huge; default large) and any field of TimarConfig; for dualtalk: ``feature_dim``."""
     speech: SpeechConfig = SpeechConfig()
@@ -240,6 +243,7 @@ def _check(config: TrainConfig, where: str) -> None:
     need((optimiser.steps or optimiser.epochs or 0) > 0, "optimiser.steps and epochs", "positive")
     need(optimiser.batch_size > 0 and optimiser.noise_draws > 0, "optimiser.batch_size and noise_draws", "positive")
     need(optimiser.learning_rate > 0, "optimiser.learning_rate", "positive")
+    need(0 <= config.calm_jaw <= 2, "calm_jaw", "in [0, 2]")
     need(0 <= optimiser.noisiest_share <= 0.5, "optimiser.noisiest_share", "in [0, 0.5]")
     need(0 <= optimiser.ema < 1, "optimiser.ema", "in [0, 1)")
     need(0 < optimiser.decay_share <= 1, "optimiser.decay_share", "in (0, 1]")

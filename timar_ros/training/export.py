@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
+
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError
 
@@ -27,6 +29,12 @@ def export_model(run: str | Path, folder: str | Path) -> None:
     if is_dualtalk(run / "model"):
         save_dualtalk(load_dualtalk(run / "model"), folder, name=notes["name"], dtype="float16", **kept)
     else:
-        save_timar(load_timar(run / "model"), folder, name=notes["name"], dtype="float16", **kept)
+        model = load_timar(run / "model")
+        calm = float(notes["training"]["config"].get("calm_jaw", 0.0))
+        if model.config.diffusion:
+            with torch.no_grad():
+                # The second half of the outputs is the variance.
+                model.diffloss.net.final_layer.linear.bias[56 + 50 : 56 + 53] -= calm
+        save_timar(model, folder, name=notes["name"], dtype="float16", **kept)
     with atomic_path(folder / "training_log.csv") as temporary:
         shutil.copyfile(run / "log.csv", temporary)
