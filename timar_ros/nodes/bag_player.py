@@ -207,6 +207,9 @@ def _timed(events: Iterator[Event], start: int) -> Iterator[tuple[int, Event]]:
         known = event.stamp_ns
         if isinstance(event, AudioEvent) and event.rate > 0:
             known += len(event.samples) * 1_000_000_000 // event.rate
+            if event.role == "agent":
+                # A robot knows its own speech ahead of time, and the bag tells how much.
+                known = min(known, event.arrived_ns)
         # Stamps of a stray clock must not stop the time, nor throw it hours ahead.
         if now < known <= now + 60_000_000_000:
             now = known
