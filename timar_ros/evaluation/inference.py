@@ -38,11 +38,18 @@ class Recipe:
     """Of :class:`~timar_ros.streaming.pipeline.PipelineOptions`; baselines take none."""
     weights: str = ""
     """SHA-256 of the model's weights, so that a retrained model does not inherit predictions."""
+    device: str = "cpu"
+    """``cpu``, ``cuda``, ``cuda:N``, or ``auto``: each process of a launcher its own GPU."""
+    dtype: str = "float32"
 
     @property
     def key(self) -> str:
         """A short name of the recipe, fit for a folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        described = asdict(self)
+        del described["device"]
+        if self.dtype == "float32":
+            del described["dtype"]
+        text = json.dumps(described, sort_keys=True)
         return f"{Path(self.model).name}-{self.split}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -53,7 +60,9 @@ class Predictor(Protocol):
         """``[T, 56]`` for the clip's frames."""
 
 
-def make_recipe(model: str, data: str | Path, split: str, **options: Any) -> Recipe:
+def make_recipe(
+    model: str, data: str | Path, split: str, *, device: str = "cpu", dtype: str = "float32", **options: Any
+) -> Recipe:
     """A recipe with the weights' hash.
 
     :raises UserError: there is no such model, or the options cannot be.
@@ -66,10 +75,10 @@ def make_recipe(model: str, data: str | Path, split: str, **options: Any) -> Rec
     else:
         from timar_ros.streaming.batch import ConversationOptions
 
-        loaded = _timar(model)
+        loaded = _timar(model, device, dtype)
         ConversationOptions(**PipelineOptions(**options).conversation_arguments()).check(loaded)
         weights = loaded.sha256
-    return Recipe(model, str(data), split, options, weights)
+    return Recipe(model, str(data), split, options, weights, device, dtype)
 
 
 def predict(
@@ -145,10 +154,14 @@ def _one_thread() -> None:
 
 
 @lru_cache(maxsize=2)
-def _timar(model: str) -> Any:
+def _timar(model: str, device: str, dtype: str) -> Any:
+    import torch
+
     from timar_ros.streaming.offline import resolve_model
 
-    return resolve_model(model)
+    if device == "auto":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return resolve_model(model, device=device, dtype=dtype)
 
 
 def _predictor(recipe: Recipe) -> Predictor:
@@ -173,7 +186,7 @@ def _cached_predictor(described: str) -> Predictor:
         return naive
     if _is_dualtalk(recipe.model):
         return _DualTalkPredictor(recipe)
-    model, options = _timar(recipe.model), PipelineOptions(**recipe.options)
+    model, options = _timar(recipe.model, recipe.device, recipe.dtype), PipelineOptions(**recipe.options)
     from timar_ros.streaming.offline import generate
 
     def timar(clip: Clip) -> Array:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,8 @@ def recipes(args: argparse.Namespace, split: str) -> list[tuple[str, Recipe]]:
         for history in _listed(args.history, "--history"):
             if not history.isdigit():
                 raise UserError(f"--history {args.history}: whole numbers of turns with commas, such as 0,1,3,7")
-            recipe = make_recipe(model, args.data, split, **_options(args, model, int(history)))
+            place = {"device": args.device, "dtype": args.dtype}
+            recipe = make_recipe(model, args.data, split, **place, **_options(args, model, int(history)))
             if not recipe.options:
                 made.append((name, recipe))
                 break
@@ -86,7 +88,7 @@ def recipes(args: argparse.Namespace, split: str) -> list[tuple[str, Recipe]]:
     return made
 
 
-def _options(args: argparse.Namespace, model: str, history: int) -> dict[str, object]:
+def _options(args: argparse.Namespace, model: str, history: int) -> dict[str, Any]:
     """Of the pipeline; what is at its default is left out, so that predictions outlive new options."""
     return {
         "context_seconds": (history + 1) * _turn_seconds(model),
