@@ -33,16 +33,22 @@ TINY = 1e-9
 
 @dataclass
 class Curve:
-    """A wanted curve at consecutive ticks: arrays [N, J]; ``jerk`` is the largest magnitude up to the next tick."""
+    """A wanted curve at consecutive ticks: arrays [N, J].
+
+    Up to the next tick, ``jerk`` is its largest magnitude and ``bend`` by how much it changes at a knot in between.
+    """
 
     position: Float
     velocity: Float
     acceleration: Float
     jerk: Float
+    bend: Float
 
     def from_(self, tick: int) -> Curve:
         """The curve from a tick on."""
-        return Curve(self.position[tick:], self.velocity[tick:], self.acceleration[tick:], self.jerk[tick:])
+        return Curve(
+            self.position[tick:], self.velocity[tick:], self.acceleration[tick:], self.jerk[tick:], self.bend[tick:]
+        )
 
 
 class Limits:
@@ -193,7 +199,17 @@ class Follower:
     def _fit(self, curve: Curve) -> NDArray[np.bool_]:
         """For each tick and joint: whether the curve is safe there and can be followed up to the next tick."""
         limits = self.limits
-        return limits.safe(curve.position, curve.velocity, curve.acceleration) & (curve.jerk <= limits.jerk)
+        fit = limits.safe(curve.position, curve.velocity, curve.acceleration) & (curve.jerk <= limits.jerk)
+        # Between two ticks velocity and acceleration may be larger than at both, by no more than this over the chord.
+        step = 1.0 / self.rate
+        over_velocity, over_acceleration = curve.jerk * step**2 / 8, curve.bend * step / 4
+        for value, over, limit in (
+            (np.abs(curve.velocity), over_velocity, limits.velocity),
+            (np.abs(curve.acceleration), over_acceleration, limits.acceleration),
+        ):
+            fit &= value + over <= limit
+            fit[:-1] &= value[1:] + over[:-1] <= limit
+        return np.asarray(fit)
 
     def _on(self, curve: Curve) -> NDArray[np.bool_]:
         """Joints whose state is the curve's at its first tick."""

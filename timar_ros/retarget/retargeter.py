@@ -324,7 +324,7 @@ class Retargeter:
         base, period = timeline.base_ns or 0, timeline.period_ns
         start = first * self.period_ns - base
         relative = start + self.period_ns * np.arange(count)
-        position, velocity, acceleration, jerk = (np.empty((count, self._joints)) for _ in range(4))
+        position, velocity, acceleration, jerk, bend = (np.empty((count, self._joints)) for _ in range(5))
         for lead, columns in self._lead_groups:
             shifted = relative + round(lead * 1e9)
             knots = shifted // period
@@ -340,7 +340,9 @@ class Retargeter:
             size = np.abs(values[3])
             jerk[:, columns] = size
             jerk[:-1, columns] = np.maximum(size[:-1], size[1:])
-        return Curve(position, velocity, acceleration, jerk)
+            bend[:, columns] = 0.0
+            bend[:-1, columns] = np.abs(np.diff(values[3], axis=0))
+        return Curve(position, velocity, acceleration, jerk, bend)
 
     def _coefficients(self, rows: Float) -> Float:
         count = len(rows) - 2 * spline.HALF_WIDTH
