@@ -175,6 +175,22 @@ def test_naos_pitch_is_limited_by_its_yaw_while_both_move():
     assert np.ptp(motion.position[:, 0]) > 3.0
 
 
+@pytest.mark.parametrize("stamp", [0, 3_000_000, 7_777_777])
+def test_limits_hold_between_the_ticks_too(stamp):
+    """A velocity that peaks a hair above its limit between two ticks would show in the positions' differences."""
+    profile = load_profile("ergocub")
+    t = np.arange(150) / 25
+    for amplitude in np.linspace(0.300, 0.312, 7):
+        frames = np.zeros((150, 56))
+        frames[:, 54] = amplitude * np.sin(2 * np.pi * 1.3 * t + amplitude)
+        fine = Retargeter(profile, 1000.0)
+        fine.push(stamp, 25.0, frames)
+        coarse = Retargeter(profile, 50.0)
+        coarse.push(stamp, 25.0, frames)
+        for retargeter in (fine, coarse):
+            assert_kept(profile, retargeter.advance(5_000_000_000))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     v=st.floats(-5, 5), share=st.floats(-1, 1), limit=st.floats(0.5, 50), jerk=st.floats(1, 5000), p=st.floats(-1, 1)
