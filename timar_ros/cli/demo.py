@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", default="timar_head", help="robot profile, a name or a YAML file")
     parser.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="when motion is made")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16, float16, int8 or auto")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling noise")
     parser.add_argument("--namespace", default="", help="namespace of all nodes and topics")
     parser.add_argument(

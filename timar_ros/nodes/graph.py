@@ -65,7 +65,7 @@ class GraphOptions:
     model: str = _option("", "model folder or file; empty: the model that ships")
     speech: str = _option("", "speech encoder, where the model does not name one")
     device: str = _option("auto", "cpu, cuda, cuda:1 … or auto")
-    dtype: str = _option("float32", "float32, bfloat16, float16 or auto")
+    dtype: str = _option("float32", "float32, bfloat16, float16, int8 or auto")
     mode: str = _option("reactive", "when motion is made: after a turn, or before it", ("reactive", "anticipatory"))
     seed: int = _option(0, "what the sampling noise comes from, with the turn's number")
     robot: str = _option("timar_head", "robot profile: a name (`timar robots list`) or a YAML file")

@@ -14,7 +14,7 @@ PARAMETERS = (
     Parameter("model", "", "model folder or file; empty: the model that ships, or an UNTRAINED one"),
     Parameter("speech", "", "folder or hub name of the speech encoder, where the model has none of its own"),
     Parameter("device", "auto", "cpu, cuda, cuda:1 … or auto"),
-    Parameter("dtype", "float32", "number type", choices=("float32", "bfloat16", "float16", "auto")),
+    Parameter("dtype", "float32", "number type", choices=("float32", "bfloat16", "float16", "int8", "auto")),
     Parameter("torch_threads", 0, "CPU threads of torch; 0: torch's own choice", 0, 1024),
     Parameter("namespaces", [""], "conversations that this process serves, each a namespace; empty: its own only"),
     Parameter("mode", "reactive", "motion is made after a turn or before it", choices=("reactive", "anticipatory")),
