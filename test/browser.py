@@ -74,7 +74,7 @@ class Browser:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         wanted = self._number
         while True:
-            answer = self._next(60.0)
+            answer = self._next(180.0)
             if answer is None:
                 raise TimeoutError(f"the browser did not answer {method}")
             if answer.get("id") == wanted:
@@ -121,7 +121,7 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"].get("exception", {}).get("description", "error"))
         return answer["result"].get("value")
 
-    def until(self, expression: str, what: str, seconds: float = 60.0) -> None:
+    def until(self, expression: str, what: str, seconds: float = 180.0) -> None:
         """Wait until an expression is true."""
         ends = time.monotonic() + seconds
         while not self.run(expression):

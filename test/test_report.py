@@ -298,7 +298,7 @@ def test_fits_a_phone(browser: Browser, bags: Path) -> None:
 def test_zooming_one_plot_zooms_all_and_clicking_seeks(browser: Browser, bags: Path) -> None:
     browser.open(bags / "one.html")
     draw_all(browser)
-    browser.run("Plotly.relayout(document.querySelector('#panel-jaw .plot'), {'xaxis.range': [2, 4]})")
+    browser.run("Plotly.relayout(document.querySelector('#panel-jaw .plot'), {'xaxis.range': [2, 4]}).then(() => null)")
     browser.until(
         "Math.abs(document.querySelector('#panel-sound .plot')._fullLayout.xaxis.range[0] - 2) < 0.01", "the zoom"
     )
