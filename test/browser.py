@@ -26,6 +26,7 @@ class Browser:
     def __init__(self, width: int = 1200, height: int = 900, scale: float = 1.0) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self.loaded = False
         self._buffer = b""
         self._number = 0
         self._folder = tempfile.TemporaryDirectory(prefix="timar_browser_", ignore_cleanup_errors=True)
@@ -99,20 +100,29 @@ class Browser:
         return message
 
     def _note(self, method: str, parameters: dict[str, Any]) -> None:
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.loadEventFired":
+            self.loaded = True
+        elif method == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert"):
             self.complaints.append(" ".join(str(a.get("value", a.get("description"))) for a in parameters["args"]))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.complaints.append(parameters["entry"]["text"])
-        elif method == "Network.requestWillBeSent":
+        elif method == "Network.requestWillBeSent" and parameters["request"]["url"] != "about:blank":
             self.requests.append(parameters["request"]["url"])
 
     def open(self, path: Path, fragment: str = "") -> None:
-        """Open a file and wait until the page says that it is ready."""
-        self.call("Page.navigate", url=f"{path.resolve().as_uri()}{fragment}")
-        self.until("document.documentElement?.dataset.ready === 'true'", "the page to be ready")
+        """Open a file anew and wait until the page says that it is ready."""
+        # Another fragment of the same address alone would not load the page again.
+        for url in ("about:blank", f"{path.resolve().as_uri()}{fragment}"):
+            self.loaded = False
+            self.call("Page.navigate", url=url)
+            ends = time.monotonic() + 180.0
+            while not self.loaded:
+                if self._next(max(0.0, ends - time.monotonic())) is None:
+                    raise TimeoutError(f"{url} did not load")
+        self.until("document.documentElement.dataset.ready === 'true'", "the page to be ready")
 
     def run(self, expression: str) -> Any:
         """Value of a JavaScript expression (awaited)."""
