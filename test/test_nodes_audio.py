@@ -165,10 +165,10 @@ def test_the_segmenter_says_when_its_turns_are_not_the_models(bench):
     publisher = bench.probe.create_publisher(StreamInfo, "stream_info", qos.latched())
     publisher.publish(StreamInfo(turn_duration=1.0, mode="reactive", model="m"))
     bench.bring_up(segmenter)
-    bench.until(lambda: segmenter._mismatch)
-    assert "turn_seconds" in segmenter._mismatch
+    bench.until(lambda: segmenter._disagreement)
+    assert "turn_seconds" in segmenter._disagreement
     publisher.publish(StreamInfo(turn_duration=2.0, mode="reactive", model="m"))
-    bench.until(lambda: segmenter._mismatch is None)
+    bench.until(lambda: segmenter._disagreement is None)
 
 
 def test_the_sink_gives_out_late_by_the_latched_delay_and_writes_it_down(bench, tmp_path):
