@@ -25,7 +25,7 @@ SUPERVISED = "TIMAR_SUPERVISOR_PID"
 """Environment variable by which a supervisor's children know whose end is theirs too."""
 
 EXECUTOR = "TIMAR_EXECUTOR"
-"""Environment variable: ``single`` (the default) or ``events``, rclpy's experimental one, which wakes up for less."""
+"""Environment variable: ``single`` or ``events``; by default events where this rclpy has it (Jazzy and later)."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -55,31 +55,34 @@ def follow_supervisor() -> None:
 
 
 def make_executor() -> Executor:
-    """The executor that the environment asks for.
+    """The executor that the environment asks for, each with one thread.
 
-    Only ever spun by `spin_once`: in the wheels `EventsExecutor.spin` burns a core and serves nothing.
+    EventsExecutor takes messages as they come instead of building a wait set for each: a third less CPU, and a quarter of
+    the latency. Only ever spun by `spin_once`: in the wheels its `spin` burns a core and serves nothing.
 
     :raises UserError: for another name, or where this rclpy has no such executor.
     """
-    wanted = os.environ.get(EXECUTOR, "single")
-    if wanted == "single":
-        return SingleThreadedExecutor()
-    if wanted != "events":
+    wanted = os.environ.get(EXECUTOR, "")
+    if wanted not in ("", "single", "events"):
         raise UserError(f"{EXECUTOR} is {wanted!r}: use single or events")
-    try:
-        from rclpy.experimental import EventsExecutor
-    except ImportError as error:
-        raise UserError(f"this rclpy has no EventsExecutor: leave {EXECUTOR} unset") from error
-    made: Executor = EventsExecutor()
-    return made
+    if wanted != "single":
+        try:
+            from rclpy.experimental import EventsExecutor
+        except ImportError as error:
+            if wanted == "events":
+                raise UserError(f"this rclpy has no EventsExecutor: leave {EXECUTOR} unset") from error
+        else:
+            made: Executor = EventsExecutor()
+            return made
+    return SingleThreadedExecutor()
 
 
 def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM; returns the process's exit code.
 
     The node is deactivated and cleaned up while ROS still works, so that last messages go out: rclpy's own signal
-    handler would shut the context down first. One SingleThreadedExecutor: the MultiThreadedExecutor of these releases
-    collapses under this load.
+    handler would shut the context down first. One thread: the MultiThreadedExecutor of these releases collapses under
+    this load.
     """
     # Worker threads run Python between kernels; at the default of 5 ms they would delay every callback by that much.
     sys.setswitchinterval(5e-4)
