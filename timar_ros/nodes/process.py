@@ -57,7 +57,7 @@ def follow_supervisor() -> None:
 def make_executor() -> Executor:
     """The executor that the environment asks for, each with one thread.
 
-    EventsExecutor takes messages as they come instead of building a wait set for each: a third less CPU, and a quarter of
+    EventsExecutor takes messages as they come instead of building a wait set for each: a third less CPU, a quarter of
     the latency. Only ever spun by `spin_once`: in the wheels its `spin` burns a core and serves nothing.
 
     :raises UserError: for another name, or where this rclpy has no such executor.
