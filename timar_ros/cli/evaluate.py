@@ -56,13 +56,15 @@ def run(args: argparse.Namespace) -> int:
 
         return int(run_bag(args))
     from timar_ros.cli.console import console, progress, table
-    from timar_ros.errors import UserError
+    from timar_ros.errors import UserError, require
     from timar_ros.evaluation.behaviour import BEHAVIOUR
     from timar_ros.evaluation.on_data import evaluate, plan
     from timar_ros.evaluation.tables import COLUMNS, REVERSED, cells
 
     if not args.data or bool(args.model) == bool(args.prediction):
         raise UserError("give --data DIR with either --model M or --prediction DIR (or --bag BAG)")
+    if args.model:
+        require("torch", "pip install 'torch>=2.4'", "timar evaluate")
     work = plan(args)
     with progress() as bar:
         tasks: dict[str, Any] = {}

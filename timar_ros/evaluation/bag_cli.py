@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timar_ros.errors import UserError
+
 if TYPE_CHECKING:
     from timar_ros.evaluation.bag_metrics import Result
     from timar_ros.evaluation.compare import Difference
@@ -25,8 +27,6 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_bag(args: argparse.Namespace) -> int:
     """What the arguments ask for, as tables, and as JSON where ``--json`` names a file."""
-    from timar_ros.errors import UserError
-
     chosen = [name for name in ("bag", "compare", "robustness") if getattr(args, name, None)]
     if len(chosen) > 1:
         raise UserError(f"--{chosen[0]} and --{chosen[1]}: give one of them")
@@ -100,7 +100,10 @@ def _run_robustness(args: argparse.Namespace) -> int:
     from timar_ros.streaming.offline import resolve_model
     from timar_ros.streaming.pipeline import PipelineOptions
 
-    model = resolve_model(getattr(args, "model", None), device=getattr(args, "device", None) or "cpu")
+    names = getattr(args, "model", None) or [None]
+    if len(names) > 1:
+        raise UserError(f"--robustness takes one --model at a time, not {len(names)}")
+    model = resolve_model(names[0], device=getattr(args, "device", None) or "cpu")
     options = PipelineOptions(seed=getattr(args, "seed", 0) or 0)
     with progress() as bar:
         task = bar.add_task("runs", total=None)
