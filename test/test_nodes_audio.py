@@ -43,7 +43,7 @@ def recording(tmp_path):
 def play(bench, recording, speed, **more):
     """The recording through source and segmenter; the turns that came of it."""
     clock = {"publish_clock": True, "acknowledged_by": "turns"} if speed != 1.0 else {}
-    segmenter = bench.add(TurnSegmenter, use_sim_time=speed != 1.0, max_lateness=0.5)
+    segmenter = bench.add(TurnSegmenter, use_sim_time=speed != 1.0, max_lateness=0.1)  # as in the graph
     source = bench.add(AudioSource, speed=speed, start_delay=0.0, **recording, **clock, **more)
     got = bench.listen(Turn, "turns", qos.turns())
     bench.bring_up(segmenter, source)

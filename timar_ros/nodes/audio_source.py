@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 from rosgraph_msgs.msg import Clock
 
 from timar_ros.errors import UserError
@@ -190,7 +191,9 @@ class AudioSource(ManagedNode):
         # A turn is over with its first sample beyond it, and with what resampling needs.
         rates = (self.recording.user_rate, self.recording.agent_rate)
         beyond = float(self.value("chunk")) + max(audio_context(rate) / rate for rate in rates)
-        if not self._acknowledged:
+        motion = self.recording.motion
+        # Where the tracker lost the head, a turn waits for frames that may be late: here, for none that will come.
+        if not self._acknowledged or (motion is not None and bool(np.isnan(motion).any())):
             beyond += SETTLE
         return (self._acknowledged + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
 
