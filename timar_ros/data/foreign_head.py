@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-# Columns: FLAME's x (to the subject's left), y (up), z (out of the face) in REP-103's x forward, y left, z up.
-FLAME_AXES = Rotation.from_matrix([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+from timar_ros.retarget.rotations import rep_to_flame
+
 # A camera's optical frame (x right, y down, z forward) in REP-103 axes.
 OPTICAL_AXES = Rotation.from_matrix([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -25,5 +25,5 @@ def head_frame(quaternion: npt.ArrayLike, *, neutral: npt.ArrayLike = (0.0, 0.0,
         raise ValueError(f"no orientation: {wanted.tolist()}")
     turned = Rotation.from_quat(np.asarray(neutral, np.float64)).inv() * Rotation.from_quat(wanted)
     frame = np.full(56, np.nan, np.float32)
-    frame[53:] = (FLAME_AXES.inv() * turned * FLAME_AXES).as_rotvec()
+    frame[53:] = rep_to_flame(turned.as_rotvec())
     return frame

@@ -15,6 +15,7 @@ from timar_ros.data.bag_recorder import BagRecorder, RecordingSummary
 from timar_ros.data.bags import TOPICS, bag_qos, is_latched
 from timar_ros.errors import UserError
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.foreign import adapted
 from timar_ros.nodes.parameters import names
 from timar_ros.resources import share
 
@@ -122,7 +123,7 @@ class Recorder(ManagedNode):
                 publishers = self.get_publishers_info_by_topic(topic)
                 if not publishers:
                     continue
-                self._take_up(topic, types[0], _adapted([p.qos_profile for p in publishers]))
+                self._take_up(topic, types[0], adapted([p.qos_profile for p in publishers], DEPTH))
             else:
                 self._take_up(topic, types[0], self._overrides[topic])
 
@@ -210,20 +211,12 @@ def describe(summary: RecordingSummary) -> list[str]:
     return lines if len(lines) > 1 else [f"{lines[0]}, nothing lost"]
 
 
-def _profile(*, latched: bool = False, reliable: bool = True) -> QoSProfile:
+def _profile(*, latched: bool) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=DEPTH,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
-
-
-def _adapted(offers: list[QoSProfile]) -> QoSProfile:
-    """What connects to all publishers of a topic: as much as the least of them offers."""
-    return _profile(
-        latched=all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers),
-        reliable=all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers),
     )
 
 
