@@ -15,26 +15,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import Executor
 from rclpy.node import Node
 
 from timar_ros.nodes.graph import PACKAGE, NodeSpec
+from timar_ros.nodes.lifecycle_client import LifecycleClient
 from timar_ros.nodes.process import SUPERVISED
 
 TAIL = 20
 """Last log lines of a node that are shown when it fails."""
-
-TRANSITIONS = {
-    "configure": Transition.TRANSITION_CONFIGURE,
-    "activate": Transition.TRANSITION_ACTIVATE,
-    "deactivate": Transition.TRANSITION_DEACTIVATE,
-    "cleanup": Transition.TRANSITION_CLEANUP,
-}
 
 
 class NodeError(Exception):
@@ -137,14 +128,14 @@ class Supervisor:
         self._echo = echo
         self.children: dict[str, Child] = {}
         self._ending: set[str] = set()
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[str, LifecycleClient] = {}
 
     def __enter__(self) -> Supervisor:  # noqa: PYI034 (typing.Self needs 3.11)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             for spec in self._specs:
                 self.children[spec.name] = Child(spec, self._folder, self._echo)
-                self._clients[spec.name] = self._node.create_client(ChangeState, f"{spec.full_name}/change_state")
+                self._clients[spec.name] = LifecycleClient(self._node, spec.full_name)
         except BaseException:
             self.end()
             raise
@@ -199,27 +190,26 @@ class Supervisor:
         report: Callable[[str, str], None] = lambda _name, _transition: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Ask nodes for a transition (of TRANSITIONS), all at the same time, and wait for all; False when told to stop.
+        """Ask nodes for a transition, all at the same time, and wait for all; False when told to stop.
 
         :raises NodeError: when one dies, refuses, or has not done it by ``deadline`` (monotonic clock [s]).
         """
-        waiting: dict[str, Any] = dict.fromkeys(names)
+        waiting = list(names)
+        for name in waiting:
+            self._clients[name].begin(which)
         while waiting:
             if stop():
                 return False
             self.spin(0.02)
-            for name, future in list(waiting.items()):
-                if future is None:
-                    if self._clients[name].service_is_ready():
-                        request = ChangeState.Request(transition=Transition(id=TRANSITIONS[which]))
-                        waiting[name] = self._clients[name].call_async(request)
-                elif future.done():
-                    if not future.result().success:
-                        raise self._refused(name, which)
-                    del waiting[name]
+            for name in list(waiting):
+                happened = self._clients[name].poll()
+                if happened is False:
+                    raise self._refused(name, which)
+                if happened:
+                    waiting.remove(name)
                     report(name, which)
             if waiting and time.monotonic() > deadline:
-                name = next(iter(waiting))
+                name = waiting[0]
                 raise NodeError(name, f"did not {which} in time", self.children[name].tail)
         return True
 
