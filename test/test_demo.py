@@ -119,6 +119,23 @@ def test_live_motion_equals_timar_generate_to_the_bit(finished, own, tmp_path):
     assert np.abs(live).max() > 0.01
 
 
+def test_so_does_motion_made_ahead(own, tmp_path):
+    """Planned before each turn from the agent's speech, with the user heard up to then."""
+    how = ("--mode", "anticipatory", "--seed", 7)
+    live = run(*arguments(own, tmp_path / "demo", "--speed", 0, "--no-report", *how))
+    assert live.returncode == 0, live.stdout + live.stderr
+    made = run(
+        "generate", "--user", own / "user.wav", "--agent", own / "agent.wav", "--user-motion", own / "user.npz",
+        "--model", own / "tiny", *how, "--out", tmp_path / "offline.npz",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    offline = read_motion(tmp_path / "offline.npz")
+    np.testing.assert_array_equal(read_motion(tmp_path / "demo" / "motion.npz"), offline)
+    assert np.abs(offline).max() > 0.01
+    info = json.loads((tmp_path / "demo" / "run.json").read_text())
+    assert (info["dropped"], info["lost_samples"]) == (0, 0)
+
+
 def test_its_bag_holds_the_whole_conversation(finished, own):
     from timar_ros.data.recording import load_recording as load_bag
 

@@ -8,6 +8,7 @@ import pytest
 
 from timar_ros.errors import UserError
 from timar_ros.nodes.graph import ELSEWHERE, TOPICS, GraphOptions, describe, option, recorder
+from timar_ros.streaming.pipeline import PipelineOptions
 
 RECORDING = {"source": "recording", "recording": "talk.flac", "user_motion": "user.npz"}
 WHOLE = GraphOptions(**RECORDING, sim="builtin", record="bag")
@@ -55,7 +56,10 @@ def test_at_speed_0_the_source_hears_the_answers():
 def test_anticipatory_mode_reaches_all_who_must_know():
     specs = by_name(describe(GraphOptions(**RECORDING, mode="anticipatory")))
     assert specs["turn_segmenter"].parameters["mode"] == specs["timar_inference"].parameters["mode"] == "anticipatory"
-    assert specs["audio_source"].parameters["agent_lead"] > 1.0
+    segmenter, source = specs["turn_segmenter"].parameters, specs["audio_source"].parameters
+    assert 0.15 <= segmenter["planning_lead"] < source["agent_lead"] - 1.0
+    # What is planned when no option is given must be what is generated when none is.
+    assert segmenter["planning_lead"] == PipelineOptions().planning_lead
 
 
 def test_namespaces_are_absolute_however_they_are_written():

@@ -334,7 +334,7 @@ def test_live_chunks_give_what_generate_gives(model, mode):
     offline = generate(model, options, user, agent, motion)
     assert offline.shape == (107, 56)
 
-    builder, pipeline = TurnBuilder(mode=mode), Pipeline(model, options)
+    builder, pipeline = TurnBuilder(mode=mode, planning_lead=options.planning_lead), Pipeline(model, options)
     ahead = 24000 if mode == "anticipatory" else 0  # samples that the agent's speech comes before it sounds
     made = []
     events = [(i, i, "user", user) for i in range(0, len(user), 320)]

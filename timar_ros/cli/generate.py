@@ -74,6 +74,12 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         default="reactive",
         help="motion from the whole turn, or before it from the agent's speech alone",
     )
+    sampling.add_argument(
+        "--planning-lead",
+        type=float,
+        metavar="S",
+        help="anticipatory: a turn is planned so long before it begins (default: 0.2)",
+    )
     sampling.add_argument("--no-seams", action="store_true", help="leave jumps between turns in the motion")
 
 
@@ -135,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
 def pipeline_options(args: argparse.Namespace, normalising: Literal["running", "clip"] = "running") -> PipelineOptions:
     """PipelineOptions from the arguments that add_sampling_arguments declares."""
     from timar_ros.streaming.pipeline import PipelineOptions
+    from timar_ros.streaming.turn_types import PLANNING_LEAD
 
     return PipelineOptions(
         mode=args.mode,
@@ -146,6 +153,7 @@ def pipeline_options(args: argparse.Namespace, normalising: Literal["running", "
         context_seconds=args.context_seconds,
         context_policy=args.context_policy,
         mask_history_agent=not args.open_history,
+        planning_lead=PLANNING_LEAD if args.planning_lead is None else args.planning_lead,
         seams=not args.no_seams,
         normalising=normalising,
     )

@@ -21,7 +21,7 @@ from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
 from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
-from timar_ros.streaming.turn_types import TurnInput
+from timar_ros.streaming.turn_types import PLANNING_LEAD, TurnInput
 from timar_ros.streaming.turns import TurnBuilder
 
 if TYPE_CHECKING:
@@ -112,10 +112,13 @@ def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[i
 
 
 def turns_of_events(
-    events: Iterator[Event], turn_seconds: float, mode: Literal["reactive", "anticipatory"]
+    events: Iterator[Event],
+    turn_seconds: float,
+    mode: Literal["reactive", "anticipatory"],
+    planning_lead: float = PLANNING_LEAD,
 ) -> Iterator[tuple[int, TurnInput]]:
     """Turns cut from audio and motion in their order of arrival, each with the time at which it was complete."""
-    builder = TurnBuilder(turn_seconds, mode, max_ahead=120.0)
+    builder = TurnBuilder(turn_seconds, mode, max_ahead=120.0, planning_lead=planning_lead)
     arrived = 0
     for event in events:
         arrived = event.arrived_ns
@@ -260,7 +263,9 @@ class _Replay:
             turns = turns_of_topic(self.bag, self.turns_topic, self.model.config.turn_samples)
         else:
             assert self.inputs is not None
-            turns = turns_of_events(_copied(self.inputs.events(), writer), self._seconds, self.options.mode)
+            turns = turns_of_events(
+                _copied(self.inputs.events(), writer), self._seconds, self.options.mode, self.options.planning_lead
+            )
         newest = max(self.live, default=-1)
         for arrived, turn in turns:
             if not turn.planned:

@@ -13,6 +13,7 @@ from typing import Any
 from timar_ros.errors import UserError
 from timar_ros.resources import share
 from timar_ros.retarget.profile import load_profile
+from timar_ros.streaming.turn_types import PLANNING_LEAD
 
 PACKAGE = "timar_ros"
 SOURCES = ("recording", "bag", "microphone", "topics")
@@ -171,6 +172,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         ["user/audio", "agent/audio", "user/motion", "stream_info"],
         ["turns"],
         mode=options.mode,
+        planning_lead=PLANNING_LEAD,
         max_lateness=patience if paced else None,
     )
     if source := _source_executable(options):
@@ -277,7 +279,7 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         "publish_clock": _source_ticks(options),
         "chunk": FINE if _source_ticks(options) else None,  # the clock's step, too
         # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
-        "agent_lead": 1.2 if ahead else None,
+        "agent_lead": TURN + PLANNING_LEAD + 0.2 if ahead else None,
         "turns_ahead": 0 if ahead else None,
     }
 

@@ -12,6 +12,7 @@ from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parame
 from timar_ros.nodes.messages import audio, motion, turn_message
 from timar_ros.streaming.echo import EchoGuard
 from timar_ros.streaming.resampling import MOTION_RATE
+from timar_ros.streaming.turn_types import PLANNING_LEAD
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
 LINGER = 0.1
@@ -36,7 +37,13 @@ class TurnSegmenter(ManagedNode):
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
-        Parameter("planning_lead", 0.0, "anticipatory: a turn is given out so long before it begins [s]", 0.0, 60.0),
+        Parameter(
+            "planning_lead",
+            PLANNING_LEAD,
+            "anticipatory: a turn is planned so long before it begins, and the user heard so much later [s]",
+            0.0,
+            60.0,
+        ),
         Parameter("agent_ahead", False, "the agent's audio comes ahead of its time, as from speech synthesis"),
         Parameter("echo_leak", 1.0, "factor on the user while the agent is heard (half duplex); 1: off", 0.0, 1.0),
         Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),

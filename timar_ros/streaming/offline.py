@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -162,18 +163,29 @@ def turns_of(
     start_ns: int = 0,
 ) -> Iterator[TurnInput]:
     """The turns of a recorded conversation, cut by the same TurnBuilder that the live graph has."""
-    builder = TurnBuilder(pipeline.turn_seconds, pipeline.options.mode, agent_ahead=False)
-    tracks: tuple[tuple[Role, Frames, int], ...] = (("user", user, user_rate), ("agent", agent, agent_rate))
+    options = pipeline.options
+    builder = TurnBuilder(
+        pipeline.turn_seconds,
+        options.mode,
+        agent_ahead=options.mode == "anticipatory",
+        planning_lead=options.planning_lead,
+    )
+    # A turn that is planned needs the agent's speech to its end, and a little for resampling.
+    ahead = math.ceil(pipeline.turn_seconds) if options.mode == "anticipatory" else 0
+    tracks: tuple[tuple[Role, Frames, int, int], ...] = (
+        ("user", user, user_rate, 0),
+        ("agent", agent, agent_rate, ahead),
+    )
     seconds = max(len(user) / user_rate, len(agent) / agent_rate)
     if user_motion is not None:
         # Beyond the audio's end there are no turns.
         user_motion = user_motion[: int(seconds * motion_rate) + 1]
-    for second in range(int(np.ceil(seconds))):
+    for now in range(-ahead, math.ceil(seconds)):
         # The tracker's frames first: a turn closes as soon as both voices are complete.
-        if user_motion is not None:
-            _feed_motion(builder, user_motion, motion_rate, second, start_ns)
-        for role, samples, rate in tracks:
-            first, last = second * rate, min((second + 1) * rate, len(samples))
+        if user_motion is not None and now >= 0:
+            _feed_motion(builder, user_motion, motion_rate, now, start_ns)
+        for role, samples, rate, lead in tracks:
+            first, last = max(0, (now + lead) * rate), min((now + lead + 1) * rate, len(samples))
             if first < last:
                 stamp = start_ns + first * NS // rate
                 ended = last == len(samples)

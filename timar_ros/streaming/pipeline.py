@@ -19,7 +19,7 @@ from timar_ros.streaming.normalise import KINDS, make_normaliser
 from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.seams import Inertialiser
 from timar_ros.streaming.turn_checks import RejectedError, check_frames
-from timar_ros.streaming.turn_types import TurnInput
+from timar_ros.streaming.turn_types import PLANNING_LEAD, TurnInput
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
@@ -73,6 +73,9 @@ class PipelineOptions:
     """Over how many frames they are."""
     playback_delay: float | None = None
     """Motion for time t is shown at t + this [s]; None: a turn and 0.15 s, in anticipatory mode 0."""
+    planning_lead: float = PLANNING_LEAD
+    """Anticipatory: a turn is planned so long before it begins [s], and the user heard so much later. Whoever cuts the
+    turns (TurnBuilder) is to be given it."""
     engine: Literal["cached", "oracle"] = "cached"
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ class PipelineOptions:
             ("guidance", 20.0),
             ("temperature", 10.0),
             ("playback_delay", 60.0),
+            ("planning_lead", 60.0),
             ("context_seconds", 3600.0),
             ("noise_correlation", 60.0),
         ):
@@ -102,7 +106,7 @@ class PipelineOptions:
 
     def conversation_arguments(self) -> dict[str, Any]:
         """What Conversation and ConversationBatch take of these."""
-        own = {"mode", "seed", "normalising", "seams", "seam_frames", "playback_delay", "engine"}
+        own = {"mode", "seed", "normalising", "seams", "seam_frames", "playback_delay", "planning_lead", "engine"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
 
 

@@ -59,8 +59,8 @@ class TurnBuilder:
     :param max_pause: a stretch without any audio longer than this [s] is cut out instead of filled with silent turns.
     :param agent_ahead: whether the agent's audio comes ahead of its time, as from a speech synthesiser; then its stamps
         do not show how late it is. None: in anticipatory mode.
-    :param planning_lead: how long before its start [s] a turn may be planned, the agent's speech for it being complete:
-        time to compute. More than 0 means that the turn before is not over yet, and not part of the history then.
+    :param planning_lead: anticipatory: how long before its start [s] a turn is planned, the agent's speech for it being
+        complete: time to compute. Up to then the user is heard: a turn holds the user's side of so much earlier.
     :param first_number: number of the first turn.
     """
 
@@ -103,7 +103,7 @@ class TurnBuilder:
         self._lateness = round(max_lateness * NS)
         self._max_ahead = round(max_ahead * NS)
         self._max_pause = round(max_pause * NS)
-        self._lead = min(round(planning_lead * NS), self._length)
+        self._lead = round(planning_lead * NS) if self._planning else 0
         self._tracks: dict[Role, AudioTrack] = {role: AudioTrack() for role in ROLES}
         self._motion = MotionTrack(round(tracker_timeout * NS), most=2000 + round(max_ahead * 120))
         self._out: list[TurnInput] = []
@@ -154,6 +154,8 @@ class TurnBuilder:
             rate = check_count(rate, "sample rate", MIN_RATE, MAX_RATE)
             stream_id = check_count(stream_id, "stream id")
             chunk = check_samples(samples)
+            if role == "user":
+                stamp += self._lead
             if not len(chunk) and not end:
                 raise RejectedError("empty chunk")
         except RejectedError as reason:
@@ -177,7 +179,7 @@ class TurnBuilder:
             rate = check_motion_rate(rate)
         except RejectedError as reason:
             return self._refuse(str(reason))
-        time = stamp - self._shift
+        time = stamp + self._lead - self._shift
         if self._present is not None and abs(time - self._present) > self._max_ahead:
             return self._refuse("motion stamps are far from the audio's")
         self._motion.interval = round(NS / rate)
@@ -210,8 +212,8 @@ class TurnBuilder:
             if self._earliest is None:
                 return
             # Only speech made ahead has come: it does not show the time, this clock does, if it can be the same one.
-            near = abs(now - self._shift - self._earliest) <= self._max_ahead
-            self._present = now - self._shift if near else self._earliest
+            time = now + self._lead - self._shift
+            self._present = time if abs(time - self._earliest) <= self._max_ahead else self._earliest
         if before is not None and not 0 <= now - before <= self._max_pause:
             self.counters.clock_jumps += 1
             self._offset = None
@@ -436,12 +438,9 @@ class TurnBuilder:
         while True:
             if self._planned == self._number and self._plan_due(self._start):
                 self._give_planned(self._start)
-            if self._due(self._start):
-                self._start = self._give(self._start)
-            elif self._lead and self._planned == self._number + 1 and self._plan_due(self._start + self._length):
-                self._give_planned(self._start)
-            else:
+            if not self._due(self._start):
                 return
+            self._start = self._give(self._start)
 
     def _flush(self) -> None:
         """Give every turn that holds any audio, without waiting."""
@@ -481,13 +480,11 @@ class TurnBuilder:
         if not self._planning or (self._idle() and not self._has_audio(start)):
             return False
         # That the turn before is complete shows as well that this one begins.
-        if self._present < start - self._lead and self._given != start:
+        if self._present < start and self._given != start:
             return False
         return self._agent_ready(start, start + self._length) or self._present >= start + self._lateness
 
-    def _give_planned(self, current: int) -> None:
-        """Plan the next turn that is not; ``current`` is where the turn being built starts."""
-        start = current + self._length * (self._planned - self._number)
+    def _give_planned(self, start: int) -> None:
         speech, lost = self._tracks["agent"].render(start, self._samples)
         self.counters.planned_turns += 1
         self._put(
