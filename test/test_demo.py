@@ -69,18 +69,18 @@ def nodes_of(process):
     return found
 
 
-def wait_for(holds):
+def wait_until_up(process, out):
+    """Wait until all nodes run: the recorder is activated first, the source last. The nodes, by name."""
     deadline = time.monotonic() + PATIENCE
-    while not (value := holds()):
-        assert time.monotonic() < deadline, "what should happen never did"
+    while not ((out / "logs" / "audio_sink.log").exists() and (out / "bag").exists()):
+        ended, late = process.poll() is not None, time.monotonic() > deadline
+        if ended or late:
+            process.kill()
+            logs = "".join(f"\n{log.name}: {log.read_text()}" for log in sorted((out / "logs").glob("*.log")))
+            said = "".join(process.communicate())
+            pytest.fail(f"the demo {'ended' if ended else 'never came up'}: {said}{logs}")
         time.sleep(0.02)
-    return value
-
-
-def ready(out):
-    """Whether all nodes are up: the recorder is told first, the source plays last."""
-    log = out / "logs" / "audio_sink.log"
-    return log.exists() and (out / "bag").exists()
+    return nodes_of(process)
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +187,7 @@ def test_it_can_run_again_into_the_same_folder_but_not_over_other_files(finished
 def test_killing_any_node_ends_the_demo_and_names_it(ros_domain, own, tmp_path, victim):
     process = start(*arguments(own, tmp_path / "out"))
     try:
-        wait_for(lambda: ready(tmp_path / "out"))
-        nodes = nodes_of(process)
+        nodes = wait_until_up(process, tmp_path / "out")
         assert set(nodes) == set(NODES)
         nodes[victim].kill()
         stdout, stderr = process.communicate(timeout=PATIENCE)
@@ -204,8 +203,7 @@ def test_killing_any_node_ends_the_demo_and_names_it(ros_domain, own, tmp_path, 
 def test_ctrl_c_ends_it_and_all_its_nodes(ros_domain, own, tmp_path):
     process = start(*arguments(own, tmp_path / "out"))
     try:
-        wait_for(lambda: ready(tmp_path / "out"))
-        nodes = nodes_of(process)
+        nodes = wait_until_up(process, tmp_path / "out")
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=PATIENCE)
     finally:

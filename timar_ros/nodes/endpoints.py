@@ -45,6 +45,8 @@ class EndpointNode(ParameterNode, LifecycleNode):
     """What a node created with these methods in `configure` is destroyed at cleanup, in `activate` at deactivation."""
 
     statistics: Statistics
+    stopping: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the process was told to end: what waits in a callback then gives up."""
 
     def prepare_endpoints(self) -> None:
         """Set up the book-keeping; before anything is created."""
@@ -151,6 +153,8 @@ class EndpointNode(ParameterNode, LifecycleNode):
             while (count := self._outputs[topic].get_subscription_count()) < int(number):
                 if time.monotonic() > deadline:
                     raise UserError(f"{topic} has {count} of {number} expected subscribers: are the other nodes up?")
+                if self.stopping():
+                    raise UserError(f"told to end while waiting for the subscribers of {topic}")
                 time.sleep(0.005)
 
     def quiet_inputs(self) -> list[str]:

@@ -99,6 +99,7 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
         print(f"error: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    node.stopping = lambda: stop.set
     executor.add_node(node)
     try:
         while not stop.set:
