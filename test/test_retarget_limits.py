@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from hostile import KINDS, hostile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from timar_ros.retarget import JointMotion, Retargeter, RetargetOptions, list_profiles, load_profile, retarget_motion
@@ -191,6 +191,8 @@ def test_limits_hold_between_the_ticks_too(above, fits):
 
 
 @settings(max_examples=200, deadline=None)
+@example(v=0.5, share=-1.0, limit=10.0, jerk=100.0, p=0.0)  # on the last ramp of a stop
+@example(v=-0.5, share=1.0, limit=10.0, jerk=100.0, p=0.0)
 @given(
     v=st.floats(-5, 5), share=st.floats(-1, 1), limit=st.floats(0.5, 50), jerk=st.floats(1, 5000), p=st.floats(-1, 1)
 )

@@ -13,7 +13,7 @@ absolute grid of ticks, from what is known then; so the result does not depend o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import ruckig
@@ -44,10 +44,10 @@ class Curve:
     jerk: Float
     bend: Float
 
-    def from_(self, tick: int) -> Curve:
-        """The curve from a tick on."""
+    def __getitem__(self, part: slice) -> Curve:
+        """The curve at some of the ticks."""
         return Curve(
-            self.position[tick:], self.velocity[tick:], self.acceleration[tick:], self.jerk[tick:], self.bend[tick:]
+            self.position[part], self.velocity[part], self.acceleration[part], self.jerk[part], self.bend[part]
         )
 
 
@@ -175,23 +175,29 @@ class Follower:
         :returns: states at the ticks, shape [segments * segment, J, 3].
         """
         size = self.segment
-        result = np.empty((segments * size, len(self.state), 3))
+        count = segments * size
+        result = np.empty((count, len(self.state), 3))
+        wanted = curve(tick, count + 2)
+        fit = self._fit(wanted)
+        far = False  # whether the curve is known as far ahead as paths back to it need
         done = 0
-        wanted = curve(tick, segments * size + 2)
         while done < segments:
             at = done * size
-            rest = wanted.from_(at)
-            count = self._lockable(rest, stop)
-            if count:
-                run = slice(at, at + count * size)
-                ahead = slice(1, 1 + count * size)
-                result[run, :, 0] = rest.position[ahead]
-                result[run, :, 1] = rest.velocity[ahead]
-                result[run, :, 2] = rest.acceleration[ahead]
-                done += count
+            locked = 0 if stop.any() else self._lockable(wanted[at : count + 2], fit[at : count + 2])
+            if locked:
+                run = slice(at, at + locked * size)
+                ahead = slice(at + 1, at + 1 + locked * size)
+                result[run, :, 0] = wanted.position[ahead]
+                result[run, :, 1] = wanted.velocity[ahead]
+                result[run, :, 2] = wanted.acceleration[ahead]
+                done += locked
             else:
-                here = tick + at
-                result[at : at + size] = self._segment(here, curve(here, self.horizon + 2), stop)
+                if not far:
+                    # One tick more than is looked at: whether the last can be followed shows in the one after it.
+                    wanted = curve(tick, count + self.horizon + 3)
+                    fit, far = self._fit(wanted), True
+                near = slice(at, at + self.horizon + 2)
+                result[at : at + size] = self._segment(tick + at, wanted[near], fit[near], stop)
                 done += 1
             self.state = result[done * size - 1].copy()
         return result
@@ -221,44 +227,44 @@ class Follower:
             & (np.abs(state[:, 2] - curve.acceleration[0]) < 1e-5)
         )
 
-    def _lockable(self, curve: Curve, stop: NDArray[np.bool_]) -> int:
+    def _lockable(self, curve: Curve, fit: NDArray[np.bool_]) -> int:
         """How many segments from here on all joints can simply be on the curve."""
-        if stop.any() or not self._on(curve).all():
+        if not self._on(curve).all():
             return 0
-        good = np.asarray(self._fit(curve).all(axis=1))
+        good = np.asarray(fit.all(axis=1))
         first_bad = len(good) - 1 if good.all() else int(np.argmin(good))
         return max(first_bad - 1, 0) // self.segment
 
-    def _segment(self, tick: int, curve: Curve, stop: NDArray[np.bool_]) -> Float:
+    def _segment(self, tick: int, curve: Curve, fit: NDArray[np.bool_], stop: NDArray[np.bool_]) -> Float:
         """One segment, joint by joint; shape [segment, J, 3]."""
-        size, limits = self.segment, self.limits
-        times = self._times
-        fit = self._fit(curve)
+        size = self.segment
         on = self._on(curve)
         joints = len(self.state)
-        stops = np.empty((size, joints, 3))
         result = np.empty((size, joints, 3))
         locked = np.zeros(joints, dtype=bool)
         for j in range(joints):
-            a_max, j_max = float(limits.acceleration[j]), float(limits.jerk[j])
-            state = (float(self.state[j, 0]), float(self.state[j, 1]), float(self.state[j, 2]))
-            stops[:, j] = stop_samples(state, a_max, j_max, times)
             if stop[j]:
-                result[:, j] = stops[:, j]
+                result[:, j] = self._stop(j)
             elif on[j] and fit[: size + 1, j].all():
                 result[:, j, 0] = curve.position[1 : size + 1, j]
                 result[:, j, 1] = curve.velocity[1 : size + 1, j]
                 result[:, j, 2] = curve.acceleration[1 : size + 1, j]
                 locked[j] = True
             else:
-                chased = self._chase(j, tick, curve, fit[:, j], times)
-                safe = chased is not None and self._keeps(j, chased[0])
-                result[:, j] = chased[0] if chased is not None and safe else stops[:, j]
-                locked[j] = bool(chased is not None and safe and chased[1])
-        for joint, by, coupling in limits.couplings:
-            locked = self._respect(coupling, joint, by, result, stops, locked)
+                chased = self._chase(j, tick, curve, fit[:, j])
+                if chased is not None and self._keeps(j, chased[0]):
+                    result[:, j], locked[j] = chased
+                else:
+                    result[:, j] = self._stop(j)
+        for joint, by, coupling in self.limits.couplings:
+            locked = self._respect(coupling, joint, by, result, locked)
         self._locked = locked
         return result
+
+    def _stop(self, j: int) -> Float:
+        """The next segment of the fastest stop of a joint, shape [segment, 3]."""
+        limits = self.limits
+        return stop_samples(self.state[j].tolist(), float(limits.acceleration[j]), float(limits.jerk[j]), self._times)
 
     def _keeps(self, j: int, samples: Float) -> bool:
         """Whether a piece of a path of one joint stays within its limits and ends in a safe state."""
@@ -271,38 +277,35 @@ class Follower:
         return bool(low >= lower and high <= upper and abs(v + a * abs(a) / (2 * j_max)) <= limits.velocity[j] + TINY)
 
     def _respect(
-        self, coupling: Coupling, joint: int, by: int, result: Float, stops: Float, locked: NDArray[np.bool_]
+        self, coupling: Coupling, joint: int, by: int, result: Float, locked: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Stop one or both of two coupled joints where their paths together would leave the coupling's region."""
-        ranges = {}
-        for source, name in ((result, "path"), (stops, "stop")):
-            for j in (joint, by):
-                a_max, j_max = float(self.limits.acceleration[j]), float(self.limits.jerk[j])
-                p, v, a = source[-1, j].tolist()
-                low, high = stop_range(p, v, a, a_max, j_max)
-                passed = [float(self.state[j, 0]), *source[:, j, 0].tolist()]
-                ranges[name, j] = (min(low, *passed), max(high, *passed))
-        for of_joint, of_by in (("path", "path"), ("path", "stop"), ("stop", "path"), ("stop", "stop")):
-            low, high = ranges[of_joint, joint]
-            if coupling.box_inside(*ranges[of_by, by], low, high):
+        if coupling.box_inside(*self._passed(by, result[:, by]), *self._passed(joint, result[:, joint])):
+            return locked
+        kept, stops = locked.copy(), {j: self._stop(j) for j in (joint, by)}
+        for stopped in ((by,), (joint,), (joint, by)):
+            paths = {j: stops[j] if j in stopped else result[:, j] for j in (joint, by)}
+            if coupling.box_inside(*self._passed(by, paths[by]), *self._passed(joint, paths[joint])):
                 break
-        kept = locked.copy()
-        for j, choice in ((joint, of_joint), (by, of_by)):
-            if choice == "stop":
-                result[:, j] = stops[:, j]
-                kept[j] = False
+        for j in stopped:
+            result[:, j], kept[j] = stops[j], False
         return kept
 
-    def _chase(
-        self, j: int, tick: int, curve: Curve, fit: NDArray[np.bool_], times: list[float]
-    ) -> tuple[Float, bool] | None:
+    def _passed(self, j: int, samples: Float) -> tuple[float, float]:
+        """Lowest and highest position of a joint on the next segment [segment, 3] and a stop after it."""
+        p, v, a = samples[-1].tolist()
+        low, high = stop_range(p, v, a, float(self.limits.acceleration[j]), float(self.limits.jerk[j]))
+        passed = [float(self.state[j, 0]), *samples[:, 0].tolist()]
+        return min(low, *passed), max(high, *passed)
+
+    def _chase(self, j: int, tick: int, curve: Curve, fit: NDArray[np.bool_]) -> tuple[Float, bool] | None:
         """The next segment of a path back to the curve, and whether it ends on it."""
         planner, state = self._planners[j], self.state[j]
         wanted = np.stack([curve.position[:, j], curve.velocity[:, j], curve.acceleration[:, j]], axis=1)
         can_meet = fit[:-1] & fit[1:]
         meet = self._meet[j] - tick
         if self.segment <= meet < len(can_meet) and can_meet[meet] and self._reaches(planner, state, wanted, int(meet)):
-            return self._taken(planner, times, int(meet) == self.segment, wanted)
+            return self._taken(planner, int(meet) == self.segment, wanted)
         limits = self.limits
         index = np.arange(len(can_meet))
         gap = np.abs(wanted[:-1] - state)
@@ -318,7 +321,7 @@ class Follower:
             elif needed * self.rate <= meet + 1e-6:
                 if self._reaches(planner, state, wanted, meet):
                     self._meet[j] = tick + meet
-                    return self._taken(planner, times, meet == self.segment, wanted)
+                    return self._taken(planner, meet == self.segment, wanted)
                 at += 1
             else:
                 # Not yet: the curve must be met later, by about what was missing.
@@ -330,7 +333,7 @@ class Follower:
         aims.append(np.array([rest, 0.0, 0.0]))
         for aim in aims:
             if planner.plan(state, aim) is not None:
-                samples = planner.samples(times)
+                samples = planner.samples(self._times)
                 if self._keeps(j, samples):
                     return samples, False
         return None
@@ -340,8 +343,8 @@ class Follower:
         duration = planner.plan(state, wanted[meet], meet / self.rate)
         return duration is not None and abs(duration * self.rate - meet) < 1e-6
 
-    def _taken(self, planner: _Planner, times: list[float], arrived: bool, wanted: Float) -> tuple[Float, bool]:
-        samples = planner.samples(times)
+    def _taken(self, planner: _Planner, arrived: bool, wanted: Float) -> tuple[Float, bool]:
+        samples = planner.samples(self._times)
         if arrived:
             samples[-1] = wanted[self.segment]
         return samples, arrived

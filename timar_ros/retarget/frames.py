@@ -24,7 +24,8 @@ MARGIN = 0.005
 class Wanted:
     """Wanted values per frame.
 
-    ``joints`` [N, J]; ``nods`` [N, J_neck]: the fast part, against neutral; ``mouth`` [N]; ``lost`` [N] rad.
+    ``joints`` [N, J]; ``nods`` [N, J_neck]: the fast part, against neutral, where the gaze mode asks for it, else 0;
+    ``mouth`` [N]; ``lost`` [N] rad.
     """
 
     joints: Float
@@ -65,8 +66,10 @@ class FrameConverter:
         gains, speeds = self._behaviour(len(frames), rate, speaking)
         vectors = flame_to_rep(self._centred(frames[:, 53:56], rate)) * gains[:, None]
         positions, lost = self.neck.solve(Rotation.from_rotvec(vectors))
-        slow = self._slow_part(vectors, rate)
-        nods = self.neck.solve(Rotation.from_rotvec(vectors - slow))[0] - self._neutral[: self._necks]
+        nods = np.zeros_like(positions)
+        if self.options.gaze_mode == "nods":
+            fast = Rotation.from_rotvec(vectors - self._slow_part(vectors, rate))
+            nods = self.neck.solve(fast)[0] - self._neutral[: self._necks]
         mouth = self._mouth(frames[:, 50])
         joints = np.empty((len(frames), len(self._neutral)))
         joints[:, : self._necks] = positions

@@ -17,6 +17,8 @@ ITERATIONS = 40
 TOLERANCE = 1e-10
 # A smaller angle [rad] counts as reached.
 REACHED = 1e-7
+# Beyond reach a step [rad] is not known better: rounding, times the inverse of a nearly singular matrix.
+TOLERANCE_BEYOND = 1e-6
 # Further starting points as shares of the half ranges, tried for what the descent from neutral did not reach.
 RESTARTS = ((0.4, 0.4), (-0.4, -0.4))
 # Where a neck cannot turn everything, an error in roll counts less than one of gaze: roll must not become yaw.
@@ -67,18 +69,23 @@ class ObliqueNeck:
     def _descend(self, target: Float, angles: Float) -> tuple[Float, Float]:
         """Angles [N, J] descended from given ones, and the weighted angle [N] that is still missed."""
         scale = self._range
-        error = np.zeros((len(target), 3))
+        missed = np.zeros(len(target))
+        left = np.arange(len(target))  # those that still move
         for iteration in range(ITERATIONS):
-            reached, jacobian = self._forward(angles)
-            error = Rotation.from_matrix(np.swapaxes(reached, 1, 2) @ target).as_rotvec() * self._weights
+            reached, jacobian = self._forward(angles[left])
+            error = Rotation.from_matrix(np.swapaxes(reached, 1, 2) @ target[left]).as_rotvec() * self._weights
+            missed[left] = np.linalg.norm(error, axis=1)
             weighted = np.swapaxes(jacobian, 1, 2) * self._weights[None, :, None] * scale  # [N, 3, J], in ranges
-            step = self._step(weighted, error, angles / scale, comfort=0.5 if iteration < ITERATIONS - 8 else 0.0)
-            moved = np.clip(angles + scale * step, self.lower, self.upper)
-            change = float(np.max(np.abs(moved - angles), initial=0.0))
-            angles = moved
-            if change < TOLERANCE:
+            comfort = 0.5 if iteration < ITERATIONS - 8 else 0.0
+            step = self._step(weighted, error, angles[left] / scale, comfort)
+            moved = np.clip(angles[left] + scale * step, self.lower, self.upper)
+            enough = np.where(missed[left] > REACHED, TOLERANCE_BEYOND, TOLERANCE)
+            moving = np.abs(moved - angles[left]).max(axis=1) >= enough
+            angles[left] = moved
+            left = left[moving]
+            if not len(left):
                 break
-        return angles, np.linalg.norm(error, axis=1)
+        return angles, missed
 
     def _step(self, jacobian: Float, error: Float, angles: Float, comfort: float) -> Float:
         """One damped step in units of ranges, [N, J], with joints that would leave their limits held."""

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
+# A velocity that is left over once the acceleration is 0, as a share of the velocity, that is only rounding.
+ROUNDING = 1e-12
 Phases = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
@@ -22,14 +24,29 @@ def stop_phases(velocity: float, acceleration: float, limit: float, jerk: float)
 
     :param limit: acceleration limit; ``|acceleration| <= limit``.
     """
+    sign = _braked(velocity, acceleration, jerk)
+    t1, hold, t3 = _durations(sign * velocity, sign * acceleration, limit, jerk)
+    return (t1, -sign * jerk), (hold, 0.0), (t3, sign * jerk)
+
+
+def _braked(velocity: float, acceleration: float, jerk: float) -> float:
+    """1 where a positive velocity must be braked, -1 for a negative one.
+
+    On the last ramp of a stop the two cancel but for rounding: what is braked there is the velocity that still is.
+    """
     settled = velocity + acceleration * abs(acceleration) / (2 * jerk)  # velocity once the acceleration is 0
-    sign = -1.0 if settled > 0 else 1.0
-    v, a = -sign * velocity, -sign * acceleration  # mirrored so that we must brake a positive velocity
+    if abs(settled) <= ROUNDING * abs(velocity):
+        settled = velocity
+    return 1.0 if settled > 0 else -1.0
+
+
+def _durations(v: float, a: float, limit: float, jerk: float) -> tuple[float, float, float]:
+    """Durations of the three phases where a positive velocity is braked."""
     peak = math.sqrt(max(jerk * v + a * a / 2, 0.0))
     hold = 0.0
     if peak > limit:
         peak, hold = limit, (v + a * a / (2 * jerk) - limit * limit / jerk) / limit
-    return (max(a + peak, 0.0) / jerk, sign * jerk), (max(hold, 0.0), 0.0), (peak / jerk, -sign * jerk)
+    return max(a + peak, 0.0) / jerk, max(hold, 0.0), peak / jerk
 
 
 def stop_samples(state: Sequence[float], limit: float, jerk: float, times: Sequence[float]) -> Float:
@@ -55,8 +72,8 @@ def stop_reach(v: Float, a: Float, limit: Float, jerk: Float) -> tuple[Float, Fl
 
     Exact in the direction in which the joint must be braked. Where it first moves the other way, an upper bound there.
     """
-    settled = v + a * np.abs(a) / (2 * jerk)  # velocity once the acceleration is 0: its sign says which way to brake
-    sign = np.where(settled > 0, 1.0, -1.0)
+    settled = v + a * np.abs(a) / (2 * jerk)
+    sign = np.where(np.where(np.abs(settled) <= ROUNDING * np.abs(v), v, settled) > 0, 1.0, -1.0)  # as in _braked
     v, a = sign * v, sign * a
     peak = np.sqrt(np.maximum(jerk * v + a * a / 2, 0.0))
     clipped = np.minimum(peak, limit)
@@ -75,10 +92,9 @@ def stop_reach(v: Float, a: Float, limit: Float, jerk: Float) -> tuple[Float, Fl
 
 def stop_range(p: float, v: float, a: float, limit: float, jerk: float) -> tuple[float, float]:
     """Lowest and highest position of the fastest stop from one state: :func:`stop_reach` without arrays."""
-    settled = v + a * abs(a) / (2 * jerk)
-    sign = 1.0 if settled > 0 else -1.0
+    sign = _braked(v, a, jerk)
     v, a = sign * v, sign * a
-    (t1, _), (hold, _), (t3, _) = stop_phases(v, a, limit, jerk)
+    t1, hold, t3 = _durations(v, a, limit, jerk)
     p1 = t1 * (v + t1 * (a / 2 - t1 * jerk / 6))
     v1, a1 = v + t1 * (a - t1 * jerk / 2), a - t1 * jerk
     p2, v2 = p1 + hold * (v1 + hold * a1 / 2), v1 + hold * a1
