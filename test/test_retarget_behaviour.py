@@ -12,7 +12,7 @@ from timar_ros.data.motion import read_motion
 from timar_ros.errors import UserError
 from timar_ros.resources import share
 from timar_ros.retarget import JointMotion, Retargeter, RetargetOptions, load_profile, retarget_motion
-from timar_ros.retarget.check import check_motion, lag_and_correlation, sweeps
+from timar_ros.retarget.check import check_motion, lag_and_correlation, sweeps, violations
 from timar_ros.retarget.spline import evaluate, smoothing_filter
 
 SECOND = 1_000_000_000
@@ -297,6 +297,57 @@ def test_a_plan_ends_at_rest_and_disturbs_nothing():
         assert plan.time_ns[0] == parts[-1].time_ns[-1] + 10_000_000
     joined = JointMotion.join(parts)
     assert np.array_equal(joined.position, without.advance(int(joined.time_ns[-1])).position)
+
+
+def test_a_cancelled_reply_is_back_at_neutral_in_200_ms():
+    """Commands that were given out ahead are taken back; what comes later is faded in."""
+    r = Retargeter(HEAD)
+    r.push(0, 25.0, frames(100, pitch=0.08, yaw=0.06, jaw=0.15))
+    before = run(r, 2.4)  # worked out ahead of time
+    last = r.cancel(2 * SECOND + 10_000_000)
+    assert 2 * SECOND + 10_000_000 <= last <= 2 * SECOND + 50_000_000
+    after = run(r, 4.0)
+    assert after.time_ns[0] == last + r.period_ns
+    whole = JointMotion.join([before[: int(np.searchsorted(before.time_ns, last, side="right"))], after])
+    assert max(violations(HEAD, whole).values()) <= 1e-6
+    home = whole.position[whole.time_ns > 2 * SECOND + 210_000_000]
+    assert np.abs(home - [joint.neutral for joint in HEAD.joints]).max() < 1e-6
+    assert at(whole, 2.0) == pytest.approx(0.08, abs=1e-3)
+    assert np.abs(whole.acceleration[whole.time_ns > last]).max() > 1.0
+    assert whole.mouth[whole.time_ns <= last].min() >= 0.0
+    assert (np.abs(np.diff(whole.mouth[whole.time_ns >= last])) < 0.1).all()
+    assert whole.mouth[-1] == 0.0
+    r.push(4 * SECOND, 25.0, frames(50, pitch=-0.1))
+    again = JointMotion.join([whole[-1:], run(r, 5.5)])
+    assert max(violations(HEAD, again).values()) <= 1e-6
+    assert at(again, 4.04) > -0.05  # faded in
+    assert at(again, 5.0) == pytest.approx(-0.1, abs=1e-6)
+
+
+def test_a_cancel_that_the_limits_do_not_let_in_200_ms_is_as_fast_as_they_do():
+    sawyer = load_profile("sawyer")
+    r = Retargeter(sawyer)
+    r.push(0, 25.0, frames(100, yaw=0.8))
+    parts = [run(r, 2.0)]
+    r.cancel(2 * SECOND)
+    parts.append(run(r, 4.0))
+    motion = JointMotion.join(parts)
+    assert max(violations(sawyer, motion).values()) <= 1e-6
+    joint = sawyer.joints[0]
+    # Bang-bang from rest to rest, without the ramps of its jerk.
+    least = 2 * np.sqrt(0.8 / joint.acceleration)
+    arrived = motion.time_ns[np.flatnonzero(np.abs(motion.position[:, 0]) > 0.005)[-1]] / SECOND - 2.0
+    assert least - 0.1 < arrived < least + 0.3
+
+
+def test_a_cancel_before_the_start_or_at_rest_moves_nothing():
+    r = Retargeter(HEAD)
+    assert r.cancel(5 * SECOND) == 5 * SECOND
+    assert len(run(r, 6.0)) == 0
+    r.start(7 * SECOND)
+    r.cancel(7 * SECOND)
+    assert np.abs(run(r, 9.0).velocity).max() == 0.0
+    assert r.end_ns is None
 
 
 def test_bad_frames_are_rejected_and_counted():

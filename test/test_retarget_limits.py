@@ -78,7 +78,7 @@ def test_any_stream_any_handling_keeps_every_limit(data):
     now, parts = 0, []
     for _ in range(data.draw(st.integers(1, 8), "chunks")):
         now += data.draw(st.integers(1, 1_500_000_000))
-        action = data.draw(st.sampled_from(["push", "push", "push", "stop", "go", "gaze", "free", "out"]))
+        action = data.draw(st.sampled_from(["push", "push", "push", "stop", "go", "gaze", "free", "out", "cancel"]))
         if action == "push":
             kind = data.draw(st.sampled_from(KINDS))
             frames = hostile(kind, data.draw(st.integers(1, 40)), data.draw(st.integers(0, 99)))
@@ -92,6 +92,9 @@ def test_any_stream_any_handling_keeps_every_limit(data):
             retargeter.set_gaze(action == "gaze", {profile.names[0]: data.draw(st.floats(-3, 3))})
         elif action == "out":
             retargeter.ease_out()
+        elif action == "cancel":
+            last = retargeter.cancel(now - data.draw(st.integers(-100_000_000, 400_000_000)))
+            parts = [part[: int(np.searchsorted(part.time_ns, last, side="right"))] for part in parts]
         parts.append(retargeter.advance(now))
     # While another controller owns the neck it is not ours to keep within limits.
     parts = [part for part in parts if len(part)]

@@ -13,7 +13,7 @@ absolute grid of ticks, from what is known then; so the result does not depend o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import ruckig
@@ -140,6 +140,7 @@ class Follower:
         self.state = np.zeros((joints, 3))
         self._locked = np.zeros(joints, dtype=bool)
         self._meet = np.zeros(joints, dtype=np.int64)  # tick at which each joint is to be on the curve again
+        self._earliest = 0  # tick before which a joint that is off the curve need not be on it
         self._times = (np.arange(1, self.segment + 1) / self.rate).tolist()
 
     def copy_state(self) -> tuple[Float, NDArray[np.bool_], NDArray[np.int64]]:
@@ -160,6 +161,11 @@ class Follower:
         self.state[chosen] = 0.0
         self.state[chosen, 0] = clipped[chosen]
         self._locked &= ~chosen
+
+    def leave(self, state: Float, earliest: int) -> None:
+        """Be in a state [J, 3] that was passed before; a new curve is to be met no earlier than at a tick."""
+        self.state = state.copy()
+        self._locked[:], self._meet[:], self._earliest = False, 0, earliest
 
     @property
     def at_rest(self) -> bool:
@@ -311,7 +317,8 @@ class Follower:
         gap = np.abs(wanted[:-1] - state)
         soonest = np.maximum(gap[:, 0] / limits.velocity[j], gap[:, 1] / limits.acceleration[j])
         soonest = np.maximum(soonest, gap[:, 2] / limits.jerk[j]) * self.rate
-        candidates = np.flatnonzero(can_meet & (index >= self._gentle) & (soonest <= index + 1e-9))
+        least = min(max(self._gentle, self._earliest - tick), len(can_meet) - 1)
+        candidates = np.flatnonzero(can_meet & (index >= least) & (soonest <= index + 1e-9))
         at = 0
         while at < len(candidates):
             meet = int(candidates[at])

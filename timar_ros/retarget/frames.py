@@ -53,6 +53,10 @@ class FrameConverter:
         self._pose = fixed if self.options.neutral == "fixed" else np.zeros(3)
         self._seen = 0.0  # seconds that the running neutral pose has averaged over
         self._gains: Float | None = None
+        self.cut()
+
+    def cut(self) -> None:
+        """What comes next does not go on from the last frame."""
         self._slow: Float | None = None
         self._last = np.zeros(56)
         self._previous: Float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,6 +29,10 @@ HISTORY = 250
 BLOCK = 256
 # Longer than any robot here needs to stop from full speed.
 STOP_SECONDS = 5.0
+# A cancelled motion is to be back at neutral after this time, and the mouth closed.
+CANCEL_SECONDS = 0.2
+# Segments that can be taken back: more than anybody works out ahead.
+TAKEN_BACK = 50
 
 
 class Retargeter:
@@ -84,6 +89,9 @@ class Retargeter:
         self._retired_from = self._neutral.copy()
         self._blend_ns: int | None = None
         self._blend_from = self._neutral.copy()
+        self._closing_ns: int | None = None  # since when the mouth closes after a cancel, and from what opening
+        self._closing_from = 0.0
+        self._borders: deque[tuple[int, Float]] = deque(maxlen=TAKEN_BACK)  # ticks and states between segments
 
     def _coefficient_bounds(self) -> tuple[Float, Float]:
         limits = self.profile.limits()
@@ -93,11 +101,11 @@ class Retargeter:
         return np.minimum(limits["lower"] + room, rest), np.maximum(limits["upper"] - room, rest)
 
     def _reset_stream(self) -> None:
-        rest = np.zeros(self._joints + self._necks + 2)
-        rest[: self._joints] = self._neutral
-        idle = np.zeros_like(rest)
+        self._rest = np.zeros(self._joints + self._necks + 2)
+        self._rest[: self._joints] = self._neutral
+        idle = np.zeros_like(self._rest)
         idle[: self._necks] = self.options.idle_amplitude
-        self._timeline = Timeline(rest, idle, self.options)
+        self._timeline = Timeline(self._rest, idle, self.options)
 
     @property
     def lookahead(self) -> float:
@@ -145,9 +153,9 @@ class Retargeter:
         self._emit_start = True
         placed = self._follower.state[:, 0].copy()
         self._blend_ns, self._blend_from = self._tick * self.period_ns, placed
-        row = np.zeros(self._joints + self._necks + 2)
-        row[: self._joints] = self._neutral
-        self._timeline.start_from(row, self._blend_ns)
+        self._borders.clear()
+        self._borders.append((self._tick, self._follower.state.copy()))
+        self._timeline.start_from(self._rest, self._blend_ns)
 
     def push(self, stamp_ns: int, rate: float, frames: ArrayLike, speaking: ArrayLike | None = None) -> None:
         """Add FLAME frames.
@@ -216,6 +224,38 @@ class Retargeter:
                     pose[index] = positions[name]
             self._follower.place(pose, self._is_neck)
 
+    def cancel(self, stamp_ns: int) -> int:
+        """Drop all frames and be back at neutral :data:`CANCEL_SECONDS` after a time, or as soon as the limits allow.
+
+        Commands that were worked out for later are taken back, those that :meth:`advance` has given out included, as
+        far as :data:`TAKEN_BACK` segments ago. Frames that are pushed after this call are faded in.
+
+        :param stamp_ns: time from which on the motion is to change: that of the first command not yet sent, or later.
+        :returns: the last time [ns] whose command stands, at most a segment (40 ms) after ``stamp_ns``; what a caller
+            holds of later ones is to be dropped, :meth:`advance` goes on from there.
+        """
+        late = self._timeline.late
+        if self._tick is not None:
+            segment_ns = self._follower.segment * self.period_ns
+            border = -(-stamp_ns // segment_ns) * self._follower.segment
+            self._produce(border * self.period_ns)
+            tick, state = next((at for at in self._borders if at[0] >= border), self._borders[-1])
+            if not self._owned:  # where another controller has the neck by now
+                state = np.where(self._is_neck[:, None], self._follower.state, state)
+            stamp_ns += round(CANCEL_SECONDS * 1e9)
+            self._closing_from = float(self._motion(tick, state[None]).mouth[0])
+            self._follower.leave(state, stamp_ns // self.period_ns)
+            self._tick, self._closing_ns, self._blend_ns = tick, tick * self.period_ns, None
+            self._borders = deque((at for at in self._borders if at[0] <= tick), TAKEN_BACK)
+            stamp_ns = self._closing_ns
+            kept = [part[: int(np.searchsorted(part.time_ns, stamp_ns, side="right"))] for part in self._pending]
+            self._pending = [part for part in kept if len(part)]
+        self._reset_stream()
+        self._converter.cut()
+        self._timeline.late = late
+        self._timeline.start_from(self._rest, stamp_ns)
+        return stamp_ns
+
     def ease_out(self) -> None:
         """Ease to neutral from now on, whatever comes; :attr:`settled` and :attr:`end_ns` say when that is over."""
         if self._tick is not None and self._retired_ns is None:
@@ -257,7 +297,9 @@ class Retargeter:
         """What :meth:`advance` would give if nothing more came; the retargeter itself stays where it is."""
         saved = (self._follower.copy_state(), self._tick, list(self._pending) if self._tick is not None else [])
         flags = (self._owned, self._emit_start if self._tick is not None else True)
+        borders = self._borders.copy()
         motion = self.advance(until_ns)
+        self._borders = borders
         self._follower.restore(saved[0])
         self._tick = saved[1]
         if self._tick is not None:
@@ -312,6 +354,8 @@ class Retargeter:
                     self._owned = False
             states = self._follower.run(self._tick, segments, self._curve, stop)
             self._pending.append(self._motion(self._tick + 1, states))
+            for done in range(max(0, segments - TAKEN_BACK), segments):
+                self._borders.append((self._tick + (done + 1) * size, states[(done + 1) * size - 1]))
             self._tick += segments * size
 
     def _knot(self, time_ns: int) -> int:
@@ -382,6 +426,10 @@ class Retargeter:
         lead = self.profile.jaw.lead * self._timeline.knot_rate
         rows = self._timeline.rows(origin, int(knots[-1] + lead) + 3 - origin)
         at = knots - origin
+        closing = np.zeros(count)
+        if self._closing_ns is not None:
+            passed = (time_ns - self._closing_ns) / (CANCEL_SECONDS * 1e9)
+            closing = self._closing_from * (1.0 - smooth_step(passed))
 
         def linear(values: Float, where: Float) -> Float:
             index = where.astype(np.int64)
@@ -398,7 +446,7 @@ class Retargeter:
             acceleration=np.where(np.abs(states[:, :, 2]) < 1e-10, 0.0, states[:, :, 2]),
             wanted=linear(rows[:, : self._joints], at),
             lost_angle=linear(rows[:, self._lost], at),
-            mouth=np.clip(linear(rows[:, self._mouth], at + lead), 0.0, 1.0),
+            mouth=np.clip(linear(rows[:, self._mouth], at + lead) + closing, 0.0, 1.0),
             owned=np.full(count, self._owned),
         )
 
