@@ -27,11 +27,6 @@ def assert_kept(profile: RobotProfile, motion: JointMotion) -> None:
     assert (np.diff(motion.time_ns) > 0).all()
     assert np.isfinite(motion.rotation).all()
     assert ((motion.mouth >= 0) & (motion.mouth <= 1)).all()
-    # Position, velocity and acceleration must be of one motion: what a jerk within the limit cannot explain is a jump.
-    step = np.diff(motion.time_ns)[:, None] * 1e-9
-    expected = motion.position[:-1] + step * motion.velocity[:-1] + step**2 / 2 * motion.acceleration[:-1]
-    slack = profile.limits()["jerk"] * step**3 / 6
-    assert (np.abs(motion.position[1:] - expected) <= slack * (1 + 1e-6) + 1e-9).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

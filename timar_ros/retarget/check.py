@@ -61,7 +61,8 @@ def violations(profile: RobotProfile, motion: JointMotion) -> dict[str, float]:
     """By how much each limit is exceeded at most; not positive where it is kept.
 
     Jerk is the difference of accelerations over the time between rows; positions include limits that depend on another
-    joint; and the numbers must belong together: velocity and acceleration are also held against differences.
+    joint; and the numbers must belong together: velocity and acceleration are also held against differences, and a
+    ``leap`` is what of a position the row before and a jerk within the limit cannot explain, in rad.
     """
     limits, step = profile.limits(), np.diff(motion.time_ns)[:, None] * 1e-9
     p, v, a = motion.position, motion.velocity, motion.acceleration
@@ -77,6 +78,8 @@ def violations(profile: RobotProfile, motion: JointMotion) -> dict[str, float]:
         slope = np.abs(np.diff(v, axis=0) / step) - limits["acceleration"]
         result["acceleration"] = max(result["acceleration"], float(slope.max()))
         result["jerk"] = float((np.abs(np.diff(a, axis=0) / step) - limits["jerk"]).max())
+        expected = p[:-1] + step * (v[:-1] + step / 2 * a[:-1])
+        result["leap"] = float((np.abs(p[1:] - expected) - limits["jerk"] * step**3 / 6).max())
     for coupling in profile.couplings:
         joint, by = (p[:, profile.names.index(name)] for name in (coupling.joint, coupling.by))
         lower, upper = coupling.bounds(by)
