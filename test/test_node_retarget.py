@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -14,11 +16,11 @@ from ros_bench import Bench
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from sim_time import SimTime
-from std_msgs.msg import Bool, Float32, Float64MultiArray
+from std_msgs.msg import Bool, Float32, Float64MultiArray, Header
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from timar_ros.msg import FlameMotion
+from timar_ros.msg import FlameMotion, StreamInfo
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import WARN
 from timar_ros.nodes.joint_messages import joint_state_message
@@ -26,6 +28,7 @@ from timar_ros.nodes.messages import motion_message, to_ns, to_stamp
 from timar_ros.nodes.retarget import Retarget
 from timar_ros.nodes.retarget_parameters import PARAMETERS
 from timar_ros.retarget import RetargetOptions, load_profile
+from timar_ros.srv import SetStyle
 
 
 @pytest.fixture
@@ -179,6 +182,73 @@ def test_while_a_gaze_controller_owns_the_head_only_the_jaw_is_commanded(bench):
     scene.time.until(lambda: scene.trajectories[-1].joint_names[0] == "jaw")
     scene.tell(scene.gaze, Bool(data=False))
     scene.time.until(lambda: scene.trajectories[-1].joint_names[0] == "neck_yaw")
+
+
+def test_an_interrupted_reply_is_over_in_200_ms_and_the_next_one_is_shown(bench):
+    scene = Scene(bench)
+    cancel = bench.probe.create_publisher(Header, "cancel", qos.commands())
+    info = bench.probe.create_publisher(StreamInfo, "stream_info", qos.latched())
+    for publisher in (cancel, info):
+        bench.connected(publisher)
+    scene.tell(info, StreamInfo(playback_delay=0.5))
+    # Motion of what was said in 0.3 s, half of it worked out and sent already.
+    scene.send(nods(3.0, 0.08), ahead=0.1)
+    scene.time.run(1.3)
+    interrupted = scene.time.now
+    scene.tell(cancel, Header(stamp=to_stamp(interrupted)))
+    bench.until(lambda: times(scene.trajectories[-1])[0] > interrupted)
+    replaced = scene.trajectories[-1]
+    scene.send(nods(0.5, 0.3), ahead=0.0)  # still on its way when the agent was interrupted
+    scene.time.run(0.5)
+    scene.send(nods(1.0, 0.1), ahead=0.1)  # said after it
+    scene.time.run(1.5)
+    scene.settle()
+
+    profile = load_profile("timar_head")
+    limits = profile.limits()
+    stamps = np.array([to_ns(m.header.stamp) for m in scene.states])
+    assert (np.diff(stamps) == 10_000_000).all()
+    moved = np.stack([positions(scene.states, name) for name in profile.names]) - limits["neutral"][:, None]
+    away = np.abs(moved)
+    before, after = stamps <= interrupted, (stamps >= interrupted + 210_000_000) & (stamps <= interrupted + 500_000_000)
+    assert away[:, before].max() > 0.05
+    assert away[:, after].max() < 1e-3
+    assert away[1, stamps > interrupted + 1_000_000_000].max() > 0.05
+    # The robot's controller has it in one trajectory, which ends at rest.
+    there = np.array(replaced.points[-1].positions) - limits["neutral"]
+    assert np.abs(there).max() < 1e-3
+    assert times(replaced)[0] < interrupted + 60_000_000
+    velocity = np.diff(moved, axis=1) / 0.01
+    assert (np.abs(velocity).max(axis=1) <= limits["velocity"] + 1e-6).all()
+    assert (np.abs(np.diff(velocity, axis=1) / 0.01).max(axis=1) <= limits["acceleration"] + 1e-6).all()
+    rows = scene.node.diagnose()[2] | scene.node.statistics.rows(0.0)
+    assert (rows["interruptions"], int(rows["frames cancelled"]) > 40) == ("1", True)
+
+
+def test_style_is_set_by_service_and_checked(bench):
+    scene = Scene(bench)
+    client = bench.probe.create_client(SetStyle, "retarget/set_style")
+    bench.until(client.service_is_ready)
+
+    def ask(**style):
+        nothing = dict.fromkeys(("guidance", "temperature", "speaking_gain", "listening_gain"), math.nan)
+        future = client.call_async(SetStyle.Request(**(nothing | style)))
+        return bench.until(lambda: future.result() if future.done() else None)
+
+    answer = ask(speaking_gain=0.0, listening_gain=0.5)
+    assert answer.success, answer.message
+    assert scene.node.driver.retargeter.options.speaking_gain == 0.0
+    assert scene.node.value("listening_gain") == 0.5
+    assert ask(speaking_gain=2.0).success
+    assert scene.node.value("listening_gain") == 0.5
+    for wrong, words in (
+        ({"speaking_gain": 9.0}, "out of range"),
+        ({"guidance": 2.0}, "timar_inference"),
+    ):
+        refused = ask(**wrong)
+        assert not refused.success
+        assert words in refused.message
+    assert scene.node.value("speaking_gain") == 2.0
 
 
 def test_deactivation_eases_to_neutral_then_is_silent(bench):

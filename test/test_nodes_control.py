@@ -180,6 +180,49 @@ def test_cancel_silences_what_is_queued_and_nothing_after(world: World, tmp_path
     assert {float(c.samples[0, 0]) for c in heard} == {0.5}
 
 
+def test_what_was_not_said_any_more_is_no_part_of_the_conversation(world: World) -> None:
+    turns: dict[int, TurnInput] = {}
+
+    def take(message: Turn) -> None:
+        if message.phase == Turn.COMPLETE:
+            turns[message.number] = messages.turn(message)
+
+    world.node.create_subscription(Turn, "turns", take, qos.turns())
+    user = world.node.create_publisher(AudioChunk, "user/audio", qos.audio())
+    agent = world.node.create_publisher(AudioChunk, "agent/audio", qos.audio())
+    cancel = world.node.create_publisher(Header, "cancel", qos.commands())
+    segmenter = world.add(TurnSegmenter, mode="anticipatory", planning_lead=0.0, expected_subscribers=["turns=1"])
+    for publisher in (user, agent, cancel):
+        world.until(publisher.get_subscription_count, "the segmenter")
+    start = world.node.get_clock().now().nanoseconds
+    voice = np.full(RATE, 0.1, np.float32)
+
+    def say(publisher: Any, name: str, second: float, samples: np.ndarray) -> None:
+        before = segmenter.statistics.counted(name)
+        index = round(second * RATE)
+        stamp = start + round(second * 1e9)
+        publisher.publish(messages.audio_message(stamp, index, RATE, samples))
+        world.until(lambda: segmenter.statistics.counted(name) > before, name)
+
+    for second in range(4):  # synthesised far ahead of its time
+        say(agent, "agent/audio", second, voice)
+    for block in range(15):
+        say(user, "user/audio", block / 10, voice[:1600])
+    at = messages.to_stamp(start + 1_500_000_000)
+    cancel.publish(Header(stamp=at))
+    world.until(lambda: segmenter.statistics.counted("interruptions"), "the interruption")
+    say(agent, "agent/audio", 1.4, voice[:1600])  # on its way
+    say(agent, "agent/audio", 3.2, voice)  # the next reply
+    for block in range(15, 42):
+        say(user, "user/audio", block / 10, voice[:1600])
+    world.until(lambda: len(turns) >= 4, "four turns")
+    spoken = np.concatenate([turns[number].agent_speech for number in range(4)]) > 0.05
+    level = spoken.reshape(40, -1).mean(axis=1)  # of tenths of a second
+    assert (level[:14] == 1.0).all()
+    assert (level[16:32] == 0.0).all()
+    assert (level[33:] == 1.0).all()
+
+
 def test_the_user_is_not_heard_while_the_robot_is(world: World) -> None:
     turns: list[TurnInput] = []
     world.node.create_subscription(Turn, "turns", lambda m: turns.append(messages.turn(m)), qos.turns())

@@ -1,6 +1,6 @@
 """A live conversation over virtual sound devices: latency, lips against sound, drift; exits 1 if a figure is bad.
 
-    python test/system/live.py [--mode anticipatory] [--seconds 60] [--model MODEL] [--unplug]
+    python test/system/live.py [--mode anticipatory] [--seconds 1800] [--model MODEL] [--unplug] [--interrupt]
 
 A sound server with a virtual microphone and loudspeaker stands for the sound card; everything else is real: `timar up`
 with its nodes, DDS, the simulated head. This program is the robot's text-to-speech and the observer.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from scipy.signal import correlate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -27,8 +28,16 @@ from sound_server import SoundServer, reason, sound_server
 
 RATE = 16000
 CHUNK = 320
-LEAD = {"reactive": 0.0, "anticipatory": 1.3}
+LEAD = {"reactive": 0.0, "anticipatory": 1.5}
 """How long before its time the agent's speech is published [s]: to anticipate, the robot must know what it will say."""
+SETTLED, SAMPLED = 120.0, 60.0
+"""When memory is looked at for the first time, and how often from then on [s]."""
+MOST_GROWTH = 10.0
+"""By how much a node may grow in all [MB]."""
+SILENT_SECONDS = 4.0
+"""For how long the agent is silent after an interruption."""
+STILL = 0.01
+"""As close to neutral as counts as there [rad]."""
 
 
 class Watch:
@@ -39,6 +48,7 @@ class Watch:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
         from sensor_msgs.msg import JointState
+        from std_srvs.srv import Trigger
         from trajectory_msgs.msg import JointTrajectory
 
         from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
@@ -50,10 +60,13 @@ class Watch:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.turns: dict[int, tuple[int, int]] = {}
+        self.planned: dict[int, tuple[int, int]] = {}
         self.motion: dict[int, tuple[int, int, np.ndarray]] = {}
         self.commands: list[int] = []
-        self.joints: list[tuple[int, float]] = []
+        self.joints: list[tuple[int, tuple[float, ...]]] = []
+        self.names: list[str] = []
         self.delay = 0.0
+        self.lost: dict[str, dict[int, int]] = {"user": {}, "agent": {}}
         self._agent, self._sent, self._lead = agent, 0, LEAD[mode]
         self._begin = 0
         self.node.create_subscription(Turn, "turns", self._on_turn, qos.turns())
@@ -62,14 +75,21 @@ class Watch:
         self.node.create_subscription(JointState, "joint_states", self._on_joints, qos.commands())
         self.node.create_subscription(StreamInfo, "stream_info", self._on_info, qos.latched())
         self._audio = self.node.create_publisher(AudioChunk, "agent/audio", qos.audio())
+        self._cancel = self.node.create_client(Trigger, "timar_inference/cancel")
+        self.interrupted_ns = 0
 
     def _on_info(self, message: Any) -> None:
         self.delay = float(message.playback_delay)
 
     def _on_turn(self, message: Any) -> None:
         start = self.messages.to_ns(message.header.stamp)
+        if message.phase == 1:
+            self.planned[message.number] = (start, time.time_ns())
         if message.phase == 0:
             self.turns[message.number] = (start, time.time_ns())
+            for role, lost in (("user", message.lost_user_samples), ("agent", message.lost_agent_samples)):
+                if lost:
+                    self.lost[role][message.number] = lost
 
     def _on_motion(self, message: Any) -> None:
         got = self.messages.motion(message)
@@ -79,9 +99,20 @@ class Watch:
         self.commands.append(time.time_ns())
 
     def _on_joints(self, message: Any) -> None:
-        if "jaw" in message.name:
-            position = message.position[list(message.name).index("jaw")]
-            self.joints.append((self.messages.to_ns(message.header.stamp), position))
+        self.joints.append((self.messages.to_ns(message.header.stamp), tuple(message.position)))
+        self.names = list(message.name)
+
+    def joint(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Times [ns] and positions of a joint."""
+        index = self.names.index(name)
+        return np.array([t for t, _ in self.joints]), np.array([p[index] for _, p in self.joints])
+
+    def interrupt(self) -> None:
+        """Somebody interrupts the agent, which says nothing for a while then."""
+        self.interrupted_ns = time.time_ns()
+        self._cancel.call_async(self._cancel.srv_type.Request())
+        skipped = round((SILENT_SECONDS + self._lead) * RATE / CHUNK)
+        self._sent += skipped * CHUNK
 
     def spin(self, speaking: bool) -> None:
         """Serve callbacks for a moment and say what is due."""
@@ -129,13 +160,32 @@ def offset_of_jaw(watch: Watch) -> tuple[float, float]:
     axis = np.arange(start, end, step * 1e9)
     stamps = np.concatenate([m[0] + np.arange(len(m[2])) * 40e6 for m in motion])
     wanted = np.interp(axis, stamps, np.concatenate([m[2][:, 50] for m in motion]))
-    times = np.array([t for t, _ in watch.joints])
-    done = np.interp(axis, times, [p for _, p in watch.joints])
+    done = np.interp(axis, *watch.joint("jaw"))
     wanted, done = (np.gradient(x) for x in (wanted, done))
     lags = np.arange(-40, 61)
     scores = [np.corrcoef(wanted[100:-100], np.roll(done, -lag)[100:-100])[0, 1] for lag in lags]
     best = int(np.argmax(scores))
     return float(lags[best] * step), float(scores[best])
+
+
+def after_interruption(watch: Watch, blocks: list[Any]) -> dict[str, float]:
+    """When sound and head were still after the agent was interrupted, and when the head moved again [s]."""
+    at = watch.interrupted_ns
+    span = (at - 2_000_000_000, at + round(SILENT_SECONDS * 1e9))
+    levels = [(b.stamp_ns, float(np.sqrt(np.mean(b.samples**2)))) for b in blocks if span[0] < b.stamp_ns < span[1]]
+    loud = [stamp for stamp, level in levels if level > 0.003]
+    found = {"sound": (max(loud, default=at) - at) * 1e-9}
+    moving_again = []
+    for name in watch.names:
+        times, position = watch.joint(name)
+        neutral = position[0]
+        later = times > at
+        away = np.abs(position - neutral) > STILL
+        resumed = times[later & (times > at + 1_000_000_000) & away]
+        back = times[later & (times < at + 1_000_000_000) & away]
+        found[name] = (back[-1] - at) * 1e-9 if len(back) else 0.0
+        moving_again += [(resumed[0] - at) * 1e-9] if len(resumed) else []
+    return found | {"moving again": min(moving_again, default=float("nan"))}
 
 
 def main() -> int:
@@ -145,6 +195,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=45.0, help="how long the conversation is watched")
     parser.add_argument("--model", default="", help="model; empty: the one that ships")
     parser.add_argument("--unplug", action="store_true", help="unplug the microphone for two seconds in the middle")
+    parser.add_argument("--interrupt", action="store_true", help="interrupt the agent in the middle (`cancel`)")
     args = parser.parse_args()
     if why := reason():
         print(f"skipped: {why}")
@@ -184,6 +235,7 @@ def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int
 
     threading.Thread(target=read, daemon=True).start()
     player = None
+    memory: list[tuple[float, dict[str, float]]] = []
     blocks: list[Any] = []
     ear = Microphone("virtual_ear", rate=RATE, report=print)
     try:
@@ -198,6 +250,10 @@ def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int
             watch.spin(speaking=True)
             while (block := ear.read(timeout=0.0)) is not None:
                 blocks.append(block)
+            if passed >= (memory[-1][0] + SAMPLED if memory else SETTLED):
+                memory.append((passed, resident(graph.pid)))
+            if args.interrupt and not watch.interrupted_ns and passed > args.seconds / 2:
+                watch.interrupt()
             if args.unplug and not unplugged and passed > args.seconds / 2:
                 server.unplug("mic")
                 unplugged = 1
@@ -213,10 +269,26 @@ def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int
         if graph.poll() is None:
             graph.send_signal(signal.SIGINT)
         graph.wait(timeout=60)
-    return judge(args, watch, blocks, lines)
+    return judge(args, watch, blocks, lines, memory)
 
 
-def judge(args: argparse.Namespace, watch: Watch, blocks: list[Any], lines: list[str]) -> int:
+def resident(pid: int) -> dict[str, float]:
+    """Memory of a command's nodes by name [MB]."""
+    found = {}
+    for child in psutil.Process(pid).children():
+        names = [part.rpartition(".")[2] for part in child.cmdline() if part.startswith("timar_ros.nodes.")]
+        if names:
+            found[names[0]] = child.memory_info().rss / 1e6
+    return found
+
+
+def judge(
+    args: argparse.Namespace,
+    watch: Watch,
+    blocks: list[Any],
+    lines: list[str],
+    memory: list[tuple[float, dict[str, float]]],
+) -> int:
     """Print the figures; 1 if one is not as promised."""
     # from the last sample of a turn at the microphone (its stamp) to the motion and to the first command after it
     segmented = np.array([arrived - start - 1e9 for start, arrived in watch.turns.values()]) * 1e-6
@@ -230,6 +302,9 @@ def judge(args: argparse.Namespace, watch: Watch, blocks: list[Any], lines: list
         if reference is not None and len(later) and number > 2:
             waits.append((later[0] - reference) * 1e-6)
     seconds = np.arange(6.0, args.seconds - 8.0, 4.0)
+    if watch.interrupted_ns:
+        spoken = (watch.interrupted_ns - watch.said()[0]) * 1e-9
+        seconds = seconds[(seconds < spoken - 5.0) | (seconds > spoken + SILENT_SECONDS + 2.0)]
     sound = np.array([offset_of_sound(watch, blocks, s) for s in seconds])
     sound = sound[np.isfinite(sound)]
     jaw, likeness = offset_of_jaw(watch)
@@ -237,7 +312,14 @@ def judge(args: argparse.Namespace, watch: Watch, blocks: list[Any], lines: list
     drift = (np.median(sound[-3:]) - np.median(sound[:3])) * 1e3 if len(sound) >= 6 else 0.0
     missing = sorted(set(range(min(watch.motion), max(watch.motion) + 1)) - set(watch.motion))
     waits_ms = np.array(waits)
-    bar = 150.0 if args.mode == "reactive" else 40.0
+    if watch.planned:
+        ahead = np.array([(arrived - start) * 1e-6 for start, arrived in watch.planned.values()])
+        ready = np.array([(m[1] - m[0]) * 1e-6 for m in watch.motion.values()])
+        print(
+            f"turn planned {np.percentile(ahead, 50):+.0f} ms (p50), {np.percentile(ahead, 95):+.0f} ms (p95) from its "
+            f"start; its motion came {np.percentile(ready, 50):+.0f} ms, {np.percentile(ready, 95):+.0f} ms from it"
+        )
+    bar = 150.0 if args.mode == "reactive" else 0.0
     what = "after the turn's last sample" if args.mode == "reactive" else "after the turn's first sample is due"
     print(f"mode {args.mode}, playback_delay {watch.delay:.2f} s, {len(watch.motion)} turns with motion")
     print(
@@ -252,7 +334,27 @@ def judge(args: argparse.Namespace, watch: Watch, blocks: list[Any], lines: list
         f"jaw follows its stamps by {jaw * 1e3:+.0f} ms (r {likeness:.2f}): {offset:+.0f} ms against the sound"
         " (bar 40)": abs(offset) <= 40.0,
         f"turns without motion: {missing or 'none'}": not missing or args.unplug,
+        "samples lost (of 16000 a turn): " + ", ".join(
+            f"{role} {sum(turns.values())}" + (f" in turns {list(turns)[:8]}" if turns else "")
+            for role, turns in watch.lost.items()
+        ): not any(watch.lost.values()) or args.unplug,
     }  # fmt: skip
+    if len(memory) > 1:
+        (early, before), (late, after) = memory[0], memory[-1]
+        for name in before:
+            grown = after.get(name, float("nan")) - before[name]
+            text = f"{name}: {before[name]:.0f} MB after {early / 60:.0f} min, {grown:+.1f} MB by {late / 60:.0f} min"
+            checks[text] = grown < MOST_GROWTH
+        half = len(waits_ms) // 2
+        print(
+            f"first joint command p95 {np.percentile(waits_ms[:half], 95):.0f} ms in the first half, "
+            f"{np.percentile(waits_ms[half:], 95):.0f} ms in the second"
+        )
+    if args.interrupt:
+        found = after_interruption(watch, blocks)
+        print(f"head moves again {found.pop('moving again'):.2f} s after the interruption")
+        told = ", ".join(f"{what} {seconds * 1e3:.0f} ms" for what, seconds in found.items())
+        checks[f"still after the interruption: {told}"] = max(found.values()) < 0.4
     if args.unplug:
         told = [line for line in lines if "is gone" in line or "is back" in line]
         checks[f"the microphone came back ({len(told)} reports)"] = any("is back" in line for line in told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from std_msgs.msg import Header
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 def serve(node: TimarInference, key: str) -> None:
     """Open `~/reset` and `~/cancel` for one conversation, under its namespace where it has one; call in `configure`.
 
-    A cancellation goes out on `cancel`: the audio sink and the retarget node let go of what they hold, and what is said
-    from then on is heard again.
+    A cancellation goes out on `cancel`: sink, segmenter and retarget let go of what they hold; what is said
+    from then on is heard and shown again.
     """
     place = f"{prefix(key)}{node.get_name()}" if key else "~"
     cancelled = node.publish_on(Header, f"{prefix(key)}cancel", qos.commands())
@@ -36,6 +37,7 @@ def serve(node: TimarInference, key: str) -> None:
     def cancel(_request: Any, response: Any) -> Any:
         response.success = node.phase == "active"
         if response.success:
+            node.streams[key].interrupted = time.monotonic()
             cancelled.publish(Header(stamp=to_stamp(node.now_ns())))
             node.statistics.count("interruptions")
         response.message = "queued audio and motion are dropped" if response.success else "the node is not active"

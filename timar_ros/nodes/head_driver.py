@@ -5,10 +5,11 @@ The part of node `retarget` that knows no subscriptions; it may be called from t
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class HeadDriver:
         self._early: deque[Motion] = deque(maxlen=EARLY)
         self.enabled, self.gaze = True, False
         self.trajectories = 0
+        self.frames_cancelled = 0
         self.retargeter: Retargeter | None = None
         self.seen_ns = 0
         self.halt()
@@ -64,7 +66,7 @@ class HeadDriver:
             self.retargeter = None
             self._due: JointMotion | None = None
             self._next = 0  # the row of it that is due next
-            self._made_ns = self._sent_until_ns = 0
+            self._made_ns = self._sent_until_ns = self._unwanted_until_ns = 0
 
     def start(self, now: int, measured: Mapping[str, float]) -> None:
         """Begin at rest where the robot is (neutral where it does not say)."""
@@ -78,7 +80,10 @@ class HeadDriver:
     def push(self, now: int, chunk: Motion) -> None:
         """New motion; kept until the start if that is still to come."""
         with self._lock:
-            self._early.append(chunk)
+            wanted = self._wanted(chunk)
+            if wanted is None:
+                return
+            self._early.append(wanted)
             if self.retargeter is not None:
                 self._push(now)
 
@@ -91,6 +96,36 @@ class HeadDriver:
             # Parts that the sender does not know are NaN here: the head and face then rest.
             self.retargeter.push(chunk.stamp_ns, chunk.rate, np.nan_to_num(chunk.frames, nan=0.0), chunk.speaking)
         self._send_trajectory(now, (self.retargeter.end_ns or now) + round(self.retargeter.lookahead * 1e9))
+
+    def _wanted(self, chunk: Motion) -> Motion | None:
+        """What is left of a chunk after an interruption."""
+        period = 1e9 / chunk.rate
+        gone = min(len(chunk.frames), max(0, math.ceil((self._unwanted_until_ns - chunk.stamp_ns) / period)))
+        self.frames_cancelled += gone
+        if gone == len(chunk.frames):
+            return None
+        return replace(
+            chunk,
+            stamp_ns=chunk.stamp_ns + round(gone * period),
+            frames=chunk.frames[gone:],
+            speaking=None if chunk.speaking is None else chunk.speaking[gone:],
+        )
+
+    def cancel(self, now: int, until: int) -> None:
+        """The agent was interrupted: forget its motion, ease to neutral at once; motion for ``until`` on is new."""
+        with self._lock:
+            self._unwanted_until_ns = max(until, self._unwanted_until_ns)
+            self._early = deque((kept for chunk in self._early if (kept := self._wanted(chunk))), maxlen=EARLY)
+            if self.retargeter is None:
+                return
+            held_ns = (self.retargeter.end_ns or now) - now
+            self.frames_cancelled += max(0, round(held_ns * self._options.knot_rate * 1e-9))
+            # What was due at the last tick is already with the robot.
+            self._made_ns = self.retargeter.cancel(max(now, self.seen_ns))
+            if self._due is not None:
+                self._due = self._due[: int(np.searchsorted(self._due.time_ns, self._made_ns, side="right"))]
+                self._next = min(self._next, len(self._due))
+            self._send_trajectory(now, now + HORIZON_NS)
 
     def change(self, options: RetargetOptions) -> None:
         """New gains and speeds."""

@@ -23,6 +23,8 @@ class Stream:
     motion: Any
     info: Any
     state_path: Path | None = None
+    interrupted: float = 0.0
+    """When the agent was last interrupted (monotonic clock [s])."""
 
     def save(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Write the conversation's memory."""

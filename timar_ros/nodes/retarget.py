@@ -6,11 +6,13 @@ sent when they are due; a robot with a trajectory controller gets each chunk at 
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool
 
 from timar_ros.msg import FlameMotion, StreamInfo
@@ -18,10 +20,11 @@ from timar_ros.nodes import qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
 from timar_ros.nodes.head_driver import MAX_BACKLOG_NS, DriverOptions, HeadDriver
 from timar_ros.nodes.joint_outputs import JointOutputs
-from timar_ros.nodes.messages import motion
+from timar_ros.nodes.messages import motion, to_ns
 from timar_ros.nodes.pacing import Pacer
 from timar_ros.nodes.retarget_parameters import DYNAMIC, PARAMETERS, retarget_options
 from timar_ros.retarget import load_profile
+from timar_ros.srv import SetStyle
 
 
 class Retarget(ManagedNode):
@@ -51,13 +54,15 @@ class Retarget(ManagedNode):
         self._fresh()
         self.subscribe(FlameMotion, "agent/motion", self._take, qos.motion())
         self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
+        self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         self._listen_to_states(True)
         self.subscribe(Bool, "gaze/active", self._take_gaze, qos.commands(), optional=True)
         self.subscribe(JointState, "gaze/joint_states", self._take_gaze_pose, qos.commands(), optional=True)
         self.serve(SetBool, "~/enable", self._enable)
+        self.serve(SetStyle, "~/set_style", self._set_style)
         if self._simulated_time():
             self.every(1.0 / self._driving.rate, self._tick)
-        for what in ("frames rejected", "frames late", "trajectories"):
+        for what in ("frames rejected", "frames late", "frames cancelled", "interruptions", "trajectories"):
             self.statistics.count(what, 0)
 
     def activate(self) -> None:
@@ -109,7 +114,12 @@ class Retarget(ManagedNode):
             return ERROR, f"commands ended: {self._pacer.fault}", rows
         if r is None:
             return WARN, "waiting for joint_states", rows
-        totals = {"frames rejected": r.rejected, "frames late": r.late, "trajectories": self.driver.trajectories}
+        totals = {
+            "frames rejected": r.rejected,
+            "frames late": r.late,
+            "frames cancelled": self.driver.frames_cancelled,
+            "trajectories": self.driver.trajectories,
+        }
         for what, total in totals.items():
             count(what, max(total - self.statistics.counted(what), 0))
         rows["gaze"] = self.value("gaze_mode") if self.driver.gaze else "none"
@@ -145,6 +155,12 @@ class Retarget(ManagedNode):
     def _take_info(self, message: StreamInfo) -> None:
         self._info = message
 
+    def _cancel(self, message: Header) -> None:
+        """The agent was interrupted: be silent at once, and until what is said after the interruption is shown."""
+        delay = 0.0 if self._info is None else float(self._info.playback_delay)
+        self.driver.cancel(self.now_ns(), to_ns(message.stamp) + round(delay * 1e9))
+        self.statistics.count("interruptions")
+
     def _take_state(self, message: JointState) -> None:
         self._measured = dict(zip(message.name, message.position, strict=False))
         self.driver.measured(self._measured)
@@ -162,6 +178,20 @@ class Retarget(ManagedNode):
         self._enabled = bool(request.data)
         self.driver.enable(self.now_ns(), self._enabled)
         response.success, response.message = True, "following" if self._enabled else "stopped and holding"
+        return response
+
+    def _set_style(self, request: SetStyle.Request, response: SetStyle.Response) -> SetStyle.Response:
+        given = {name: float(getattr(request, name)) for name in request.get_fields_and_field_types()}
+        wanted = {name: value for name, value in given.items() if not math.isnan(value)}
+        foreign = [name for name in wanted if not name.endswith("_gain")]
+        response.success = not foreign
+        if foreign:
+            response.message = f"{' and '.join(foreign)}: ask timar_inference's set_style"
+            return response
+        done = self.set_parameters_atomically([Parameter(name, value=value) for name, value in wanted.items()])
+        told = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
+        response.success = bool(done.successful)
+        response.message = done.reason if not done.successful else told or "nothing to change"
         return response
 
     # Outputs --------------------------------------------------------------------------------------------------------

@@ -237,7 +237,9 @@ class TimarInference(ManagedNode):
         for job in jobs:
             stream = self.streams[job.key]
             answer = None if job.dropped else answers[stream.row]
-            if answer is not None:
+            if answer is not None and job.turn.planned and job.received < stream.interrupted:
+                self.statistics.count("turns cancelled")  # it shows what will not be said
+            elif answer is not None:
                 self._publish(stream, answer)
                 done = time.monotonic()
                 self.statistics.latency("waiting", begun - job.received)

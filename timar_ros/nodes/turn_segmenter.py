@@ -6,10 +6,12 @@ import math
 import time
 from typing import Any
 
+from std_msgs.msg import Header
+
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
-from timar_ros.nodes.messages import audio, motion, turn_message
+from timar_ros.nodes.messages import audio, motion, to_ns, turn_message
 from timar_ros.streaming.echo import EchoGuard
 from timar_ros.streaming.resampling import MOTION_RATE
 from timar_ros.streaming.turn_types import PLANNING_LEAD
@@ -66,6 +68,7 @@ class TurnSegmenter(ManagedNode):
         self.subscribe(AudioChunk, "agent/audio", lambda m: self._take_audio("agent", m), qos.audio())
         self.subscribe(FlameMotion, "user/motion", self._take_motion, qos.motion(), optional=True)
         self.subscribe(StreamInfo, "stream_info", self._check_info, qos.latched(), inactive=True)
+        self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         self.every(float(self.value("period")), self._advance, steady=True)
         self._next_number = 0
 
@@ -84,6 +87,7 @@ class TurnSegmenter(ManagedNode):
         )
         self._guard = EchoGuard(self.value("echo_leak"), delay_ns=self._delay_ns, hang_seconds=self.value("echo_hang"))
         self._warned = {}
+        self._interruptions, self._cancelled_ns = 0, 0
         self._ended: dict[str, bool] = {"user": False, "agent": False}
         self._finish_at = math.inf
         self._advanced, self._held_up = time.monotonic(), False
@@ -108,7 +112,12 @@ class TurnSegmenter(ManagedNode):
     def _take_audio(self, role: str, message: AudioChunk) -> None:
         chunk = audio(message)
         samples = chunk.samples
+        stream_id = chunk.stream_id
         if role == "agent":
+            if chunk.stamp_ns < self._cancelled_ns:  # on its way when the agent was interrupted
+                self.statistics.count("chunks cancelled")
+                return
+            stream_id += self._interruptions << 32  # the builder wants a new stream after an interruption
             self._guard.play(chunk.stamp_ns, chunk.rate, samples)
         else:
             samples = self._guard.hear(chunk.stamp_ns, chunk.rate, samples)
@@ -119,7 +128,7 @@ class TurnSegmenter(ManagedNode):
                 chunk.sample_index,
                 chunk.rate,
                 samples,
-                stream_id=chunk.stream_id,
+                stream_id=stream_id,
                 end=chunk.end,
             ),
             role,
@@ -127,6 +136,14 @@ class TurnSegmenter(ManagedNode):
         self._give_out(self.builder.pop())
         self._ended[role] = chunk.end
         self._finish_at = time.monotonic() + LINGER if all(self._ended.values()) else math.inf
+
+    def _cancel(self, message: Header) -> None:
+        """The agent was interrupted: what it has not said yet is no part of the conversation."""
+        self._cancelled_ns = to_ns(message.stamp)
+        self._interruptions += 1
+        self._guard.silence(self._cancelled_ns - self._delay_ns)
+        self.builder.drop_agent()
+        self.statistics.count("interruptions")
 
     def _take_motion(self, message: FlameMotion) -> None:
         tracked = motion(message)

@@ -56,6 +56,10 @@ class EchoGuard:
         while self._loud and self._loud[0][1] < stamp_ns - KEPT_SECONDS * 1e9:
             self._loud.popleft()
 
+    def silence(self, stamp_ns: int) -> None:
+        """The agent's samples stamped ``stamp_ns`` or later that were told so far are not played after all."""
+        self._loud = deque((begin, min(end, stamp_ns)) for begin, end in self._loud if begin < stamp_ns)
+
     def hear(self, stamp_ns: int, rate: int, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The user's samples [n] or [n, channels] as they are to be used, the first stamped ``stamp_ns``."""
         if self.leak == 1.0 or not len(samples):
