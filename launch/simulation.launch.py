@@ -52,10 +52,11 @@ def _robot(context: LaunchContext, options: GraphOptions) -> list[LaunchDescript
 
 def _state_publisher(namespace: str, options: GraphOptions) -> Node:
     hardware = options.sim if options.sim in ("gazebo", "mock") else "none"
+    meshes = f" meshes:=file://{share('urdf', 'meshes')}" if hardware == "gazebo" else ""
     model = Command([
         FindExecutable(name="xacro"),
         f" {share('urdf', 'timar_head.urdf.xacro')} sim:={hardware}",
-        f" controllers:={share('config', 'controllers', 'timar_head.yaml')} namespace:={namespace}",
+        f" controllers:={share('config', 'controllers', 'timar_head.yaml')} namespace:={namespace}{meshes}",
     ])  # fmt: skip
     parameters = {
         "robot_description": ParameterValue(model, value_type=str),
@@ -97,7 +98,6 @@ def _mock(namespace: str) -> Node:
         executable="ros2_control_node",
         namespace=namespace,
         parameters=[str(share("config", "controllers", "timar_head.yaml"))],
-        remappings=[("~/robot_description", "robot_description")],
     )
 
 

@@ -141,6 +141,11 @@ def test_ros2_control_has_the_controllers_joints(sim, plugin):
         assert joints(robot)["world_joint"].find("child").get("link") == "base_link"
 
 
+def test_meshes_are_found_where_package_uris_are_not():
+    meshes = expand(meshes="file:///opt/meshes").iter("mesh")
+    assert {m.get("filename").rpartition("/")[0] for m in meshes} == {"file:///opt/meshes"}
+
+
 def test_without_a_simulator_there_is_no_ros2_control():
     robot = expand()
     assert robot.find("ros2_control") is None
