@@ -104,6 +104,7 @@ class TimarConfig:
     partial_motion: bool = False  # a learned 56-vector stands for untracked columns of the user's motion
     standardise: bool = False  # motion is standardised by stored statistics on the way in, and back on the way out
     noise_correlation: float = 0.0  # seconds over which sampling noise is correlated, unless a Conversation says other
+    head_noise_correlation: float = 0.0  # the same for the head pose, smooth in speed; 0: as the other columns
 
     def __post_init__(self) -> None:
         for name in ("motion_rate", "speech_rate", "speech_width", "motion_width", "token_width", "encoder_width",

@@ -132,6 +132,8 @@ class ConversationBatch:
         self.steps = self.options.sampling_steps or config.sampling_steps
         correlation = self.options.noise_correlation
         self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
+        # Who names a correlation means it for every column.
+        self._head_correlation = config.motion_rate * (config.head_noise_correlation if correlation is None else 0.0)
         self._planned: list[Tensor | None] = [None] * conversations
         self._conditioning: list[Tensor | None] = [None] * conversations
         self._static: dict[float, StaticTurn] = {}
@@ -358,7 +360,14 @@ class ConversationBatch:
 
     def _draw(self, row: int) -> tuple[Motion, Motion]:
         seed, turn = self.seeds[row], self.turns[row]
-        return turn_noise(seed, turn, self.steps, *self._motion_shape, correlation=self._correlation)
+        return turn_noise(
+            seed,
+            turn,
+            self.steps,
+            *self._motion_shape,
+            correlation=self._correlation,
+            head_correlation=self._head_correlation,
+        )
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values).to(self.model.device)

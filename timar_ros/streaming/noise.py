@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +12,33 @@ from numpy.typing import NDArray
 Frames = NDArray[np.float32]
 
 _NOISE, _ORDER = 0, 1
-_TAIL = 7  # the correlated noise forgets what is this many time constants old (0.1 %)
+_HEAD = slice(53, 56)
+# The correlated noise forgets what is this many time constants old (0.1 %): with one pole, and with two.
+_TAIL, _LONG_TAIL = 7, 6
+# Two equal poles, each this much faster, remember for about as long as one.
+_DOUBLE = 1.6
 
 
 def turn_noise(
-    seed: int, turn: int, steps: int, frames: int, width: int = 56, correlation: float = 0.0
+    seed: int,
+    turn: int,
+    steps: int,
+    frames: int,
+    width: int = 56,
+    correlation: float = 0.0,
+    head_correlation: float = 0.0,
 ) -> tuple[Frames, Frames]:
     """Unit normal noise of one turn: ``(initial [F, 56], steps [S, F, 56])``, from counter-based Philox on the CPU.
 
     :param correlation: time constant in frames of a first-order autoregression over the frames, which runs on from turn
         to turn; every frame by itself stays unit normal. 0: white, as in the paper.
+    :param head_correlation: the same for the head pose alone, but of second order, smooth in speed: first-order noise
+        shakes a head at nodding frequencies. 0: like the other columns.
     """
-    if correlation <= 0:
-        drawn = _white(seed, turn, steps, frames, width)
-    else:
-        kernel = _correlation_kernel(frames, correlation)
-        blocks = kernel.shape[1] // frames
-        past = [_white(seed, turn - back, steps, frames, width) for back in reversed(range(blocks))]
-        drawn = np.einsum("fg,sgw->sfw", kernel, np.concatenate(past, axis=1), dtype=np.float32)
+    white = functools.partial(_white, seed, steps=steps, frames=frames, width=width)
+    drawn = white(turn).copy() if correlation <= 0 else _filtered(white, turn, _correlation_kernel(frames, correlation))
+    if head_correlation > 0:
+        drawn[..., _HEAD] = _filtered(white, turn, _smooth_kernel(frames, head_correlation), _HEAD)
     return drawn[0], drawn[1:]
 
 
@@ -39,19 +49,42 @@ def frame_order(seed: int, turn: int, frames: int, order: str) -> NDArray[np.int
     return _generator(seed, turn, _ORDER).permutation(frames)
 
 
+@functools.lru_cache(maxsize=64)
 def _white(seed: int, turn: int, steps: int, frames: int, width: int) -> Frames:
-    return _generator(seed, turn, _NOISE).standard_normal((steps + 1, frames, width), dtype=np.float32)
+    drawn = _generator(seed, turn, _NOISE).standard_normal((steps + 1, frames, width), dtype=np.float32)
+    drawn.flags.writeable = False  # shared with the turns that come
+    return drawn
+
+
+def _filtered(white: Callable[[int], Frames], turn: int, kernel: Frames, columns: slice = slice(None)) -> Frames:
+    """The kernel over the white noise of this and earlier turns, ``[S + 1, F, columns]``."""
+    blocks = kernel.shape[1] // kernel.shape[0]
+    past = [white(turn - back)[..., columns] for back in reversed(range(blocks))]
+    return np.asarray(np.einsum("fg,sgw->sfw", kernel, np.concatenate(past, axis=1), dtype=np.float32))
 
 
 @functools.cache
 def _correlation_kernel(frames: int, correlation: float) -> Frames:
+    """One pole: ``exp(-t)``."""
+    lags = math.ceil(_TAIL * correlation / frames) * frames
+    return _kernel(frames, np.exp(-np.arange(lags + 1) / correlation))
+
+
+@functools.cache
+def _smooth_kernel(frames: int, correlation: float) -> Frames:
+    """Two equal poles: ``(t + 1) exp(-1.6 t)``."""
+    lags = math.ceil(_LONG_TAIL * correlation / frames) * frames
+    time = np.arange(lags + 1)
+    return _kernel(frames, (time + 1) * np.exp(-_DOUBLE * time / correlation))
+
+
+def _kernel(frames: int, response: NDArray[np.float64]) -> Frames:
     """Weights ``[F, blocks·F]`` of the white noise of this and earlier turns in each frame, rows of unit norm.
 
     Every frame sums the same number of terms of the impulse response, so that the process is stationary across turns.
     """
-    lags = math.ceil(_TAIL * correlation / frames) * frames
-    response = np.exp(-np.arange(lags + 1) / correlation)
-    response /= np.linalg.norm(response)
+    lags = len(response) - 1
+    response = response / np.linalg.norm(response)
     kernel = np.zeros((frames, lags + frames), np.float32)
     for frame in range(frames):
         kernel[frame, frame : frame + lags + 1] = response[::-1]

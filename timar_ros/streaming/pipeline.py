@@ -55,7 +55,7 @@ class PipelineOptions:
     sampling_steps: int | None = None
     """Diffusion steps; None: the model's."""
     noise_correlation: float | None = None
-    """Seconds over which the noise is correlated; None: what the model recommends."""
+    """Seconds over which the noise of every column is correlated; None: what the model recommends."""
     context_seconds: float | None = None
     """The window, current turn included [s]; None: the model's longest."""
     context_policy: str = "sliding"
