@@ -18,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", help="write the run here instead of the configuration's run.folder")
     parser.add_argument("--data", help="train on this folder instead of the configuration's data.path")
     parser.add_argument("--steps", type=int, help="end after this many steps instead of the configuration's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of the configuration, such as --set optimiser.batch_size=4 (may be repeated)",
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave broken conversations out instead of refusing")
     parser.add_argument(
         "--export", metavar="DIR", help="at the end write the model there, in half precision, with the log"
@@ -41,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("timar_ros").setLevel(logging.INFO)
     if args.threads:
         torch.set_num_threads(args.threads)
-    config = _overridden(load_config(args.config), args)
+    config = _overridden(load_config(args.config, args.set), args)
     trainer = Trainer(config, resume=args.resume, skip=_broken(config))
     if trainer.step >= trainer.total and args.export:
         export_model(trainer.run, args.export)

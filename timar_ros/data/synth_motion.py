@@ -25,6 +25,9 @@ JAW_HERTZ = 3.4
 JAW_NOISE = 0.031
 JAW_WANDER = 0.031
 
+# All movement of the head: its deviation (0.05-0.09 rad an axis) shall lie between two tracked people's (0.025-0.12).
+HEAD_SIZE = 1.3
+
 
 @dataclass(frozen=True)
 class Person:
@@ -153,7 +156,7 @@ def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArra
         if said.kind == "backchannel":
             head[0] += 0.6 * np.sqrt(gain) * nod(frames, said.start - 0.05, manner)
     head += 0.0025 * flicker(frames, 0.06, rng, 3)
-    return np.asarray(head.T + manner.head_rest)
+    return np.asarray(HEAD_SIZE * head.T + manner.head_rest)
 
 
 def nod(frames: int, start: float, manner: Manner) -> Track:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from timar_ros.baselines.checkpoint import save_dualtalk
 from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.data.dualtalk import DualTalkFolder
 from timar_ros.errors import UserError, require
-from timar_ros.model import Timar, TimarConfig, create_timar, save_timar
+from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
 from timar_ros.model.speech import speech_encoder_config
 from timar_ros.training.alignment import align
 from timar_ros.training.config import TrainConfig
@@ -22,12 +23,16 @@ from timar_ros.training.filterbank import initialise_filters
 
 # Clips whose motion gives the statistics for standardising: enough for three digits, read in seconds.
 STATISTICS_CLIPS = 400
+# What may change in a model that is trained on: how it is sampled, no shapes.
+FREE = ("sampling_steps", "noise_correlation", "head_noise_correlation")
 
 
 def build_model(config: TrainConfig) -> Timar | DualTalk:
     """A model with random weights (but a pretrained speech encoder, where the configuration names one)."""
     if config.family == "dualtalk":
         return _build_dualtalk(config)
+    if config.start is not None:
+        return _started(config, config.start)
     values = dict(config.model)
     size = values.pop("size", "large")
     shape = TimarConfig.of_size(str(size)).to_dict() | values
@@ -39,13 +44,31 @@ def build_model(config: TrainConfig) -> Timar | DualTalk:
         shape["speech_width"] = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
     model = create_timar(TimarConfig.from_dict(shape), speech, config.seed)
     if encoder is not None:
-        model.speech_encoder, model.speech_source = encoder, None if config.speech.trainable else config.speech.weights
+        kept_apart = not config.speech.trainable and not _is_timar(config.speech.weights)
+        model.speech_encoder, model.speech_source = encoder, config.speech.weights if kept_apart else None
     else:
         initialise_filters(model.speech_encoder, config.seed)
     model.speech_encoder.requires_grad_(config.speech.trainable)
     if config.aligned_start:
         align(model, config.seed)
     model.name = config.name
+    return model
+
+
+def _started(config: TrainConfig, source: str) -> Timar:
+    """A trained model to go on from; what the configuration says of its shape must fit."""
+    model = load_timar(source)
+    wanted = {key: value for key, value in config.model.items() if key != "size"}
+    unknown = sorted(set(wanted) - set(model.config.to_dict()))
+    if unknown:
+        raise UserError(f"model configuration: unknown entries {', '.join(unknown)}")
+    kept = model.config.to_dict() | {key: value for key, value in wanted.items() if key in FREE}
+    for key, value in wanted.items():
+        if kept[key] != value:
+            raise UserError(f"model.{key} is {value}, but {source}, which is to be trained on, has {kept[key]}")
+    model.config = TimarConfig.from_dict(kept)
+    model.speech_encoder.requires_grad_(config.speech.trainable)
+    model.name, model.trained = config.name, False
     return model
 
 
@@ -65,7 +88,18 @@ def _build_dualtalk(config: TrainConfig) -> DualTalk:
     return baseline
 
 
+def _is_timar(source: str | None) -> bool:
+    """Whether ``source`` is the folder of a TIMAR: its speech encoder is meant."""
+    try:
+        described = json.loads((Path(source or "") / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(described, dict) and "model" in described and str(described.get("format")).startswith("timar_ros")
+
+
 def _pretrained(source: str) -> nn.Module:
+    if _is_timar(source):
+        return load_timar(source).speech_encoder
     transformers = require("transformers", "pip install 'transformers>=4.45'", "the speech encoder")
     try:
         made: nn.Module = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ class SpeechConfig:
     """The speech encoder: pretrained weights (frozen in the paper) or a small one trained from nothing."""
 
     weights: str | None = None
-    """A folder or hub id for transformers (wav2vec 2.0, HuBERT, WavLM); None: random weights of ``config``."""
+    """A folder or hub id for transformers (wav2vec 2.0, HuBERT, WavLM), or the folder of a trained TIMAR, whose encoder
+    is taken; None: random weights of ``config``."""
     config: dict[str, Any] | None = None
     """Arguments of transformers' ``Wav2Vec2Config``, for random weights."""
     trainable: bool = False
@@ -139,6 +141,8 @@ class TrainConfig:
     name: str = "timar"
     family: str = "timar"
     seed: int = 0
+    start: str | None = None
+    """A trained model's folder to go on from (fine-tuning); None: random weights. Motion statistics are taken anew."""
     aligned_start: bool = False
     """Start with positions and attention aligned in time (:mod:`timar_ros.training.alignment`)."""
     calm_jaw: float = 0.0
@@ -158,9 +162,10 @@ class TrainConfig:
         return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(self)))
 
 
-def load_config(path: str | Path) -> TrainConfig:
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> TrainConfig:
     """Read a run's YAML file.
 
+    :param changes: ``key.key=value`` each, put in place of what the file says (``value`` is YAML).
     :raises UserError: unreadable, not a mapping, an unknown key, or a value of the wrong kind or out of range.
     """
     try:
@@ -169,7 +174,26 @@ def load_config(path: str | Path) -> TrainConfig:
         raise UserError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: is no valid YAML ({' '.join(str(error).split())})") from error
+    for change in changes:
+        _put(content, change)
     return config_from_dict(content, str(path))
+
+
+def _put(content: object, change: str) -> None:
+    """Set one value of nested mappings from ``key.key=value``."""
+    name, equals, text = change.partition("=")
+    *path, last = name.split(".")
+    if not equals or not last:
+        raise UserError(f"--set {change}: needs key.key=value, such as --set optimiser.batch_size=4")
+    at = content
+    for key in path:
+        at = at.setdefault(key, {}) if isinstance(at, dict) else None
+    if not isinstance(at, dict):
+        raise UserError(f"--set {change}: {'.'.join(path)} holds no keys")
+    try:
+        at[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {change}: is no valid YAML ({' '.join(str(error).split())})") from error
 
 
 def config_from_dict(content: object, where: str = "training configuration") -> TrainConfig:

@@ -202,7 +202,7 @@ class Trainer:
     def _fit_filterbank(self) -> None:
         """Give small speech encoders their head start."""
         options = self.config.speech
-        if not options.filterbank_steps or not options.trainable:
+        if not options.filterbank_steps or not options.trainable or options.weights or self.config.start:
             return
         sampler = StepSampler(len(self.clips), 4, 4, options.filterbank_steps, self.config.seed + 1, 0, 0, 1)
         loader: DataLoader[Any] = DataLoader(
