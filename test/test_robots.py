@@ -182,6 +182,63 @@ def test_new_refuses_what_is_no_urdf(text, tmp_path, capsys):
     assert "URDF" in capsys.readouterr().err
 
 
+LIMIT = '<limit lower="{}" upper="1" velocity="3" effort="1"/>'
+
+
+def urdf_of(*joints: tuple[str, str, str, str, str]) -> str:
+    """A URDF of joints (name, parent, child, axis, lower limit or a mimic)."""
+    text = ""
+    for name, parent, child, axis, last in joints:
+        ends = f'<parent link="{parent}"/><child link="{child}"/><axis xyz="{axis}"/>'
+        last = last if last.startswith("<") else LIMIT.format(last)
+        text += f'<link name="{child}"/><joint name="{name}" type="revolute">{ends}{last}</joint>'
+    return f'<robot name="r"><link name="base"/>{text}</robot>'
+
+
+CHAIN = urdf_of(
+    ("pan", "base", "a", "0 0 1", "-1"), ("tilt", "a", "b", "1 0 0", "0.2"),
+    ("arm", "base", "c", "0 1 0", "-1"), ("eye", "b", "d", "0 1 0", '<mimic joint="pan"/>'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("neck", "words"),
+    [
+        (",", "no joint of the neck"),
+        ("pan,arm", "'arm' does not sit on 'pan'"),
+        ("pan,pan", "'pan' does not sit on 'pan'"),
+        ("pan,eye", "'eye' follows 'pan'"),
+        ("pan,nod", "no joint 'nod' that turns; it has arm, eye, pan, tilt"),
+    ],
+)
+def test_new_refuses_what_is_no_neck(neck, words, tmp_path, capsys):
+    urdf = tmp_path / "robot.urdf"
+    urdf.write_text(CHAIN)
+    assert main(["robots", "new", str(urdf), "--neck", neck, "--out", str(tmp_path / "o.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "o.yaml").exists()
+
+
+def test_a_neck_read_along_the_wrong_axis_is_told(tmp_path, capsys):
+    """A robot that looks along y: its pitch joint is taken for a roll."""
+    urdf, out = tmp_path / "robot.urdf", tmp_path / "o.yaml"
+    urdf.write_text(CHAIN)
+    assert main(["robots", "new", str(urdf), "--neck", "pan,tilt", "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tilts but cannot nod" in said
+    assert "0 is out of its range" in said
+    assert load_profile(out).neck[1].neutral == 0.6
+    assert main(["robots", "check", str(out)]) == 0
+    assert "nod: " in capsys.readouterr().out
+    out.unlink()
+    assert main(["robots", "new", str(urdf), "--neck", "pan,tilt", "--forward", "minus-y", "--out", str(out)]) == 0
+    assert "cannot nod" not in capsys.readouterr().out
+    assert load_profile(out).neck[1].axis == (0.0, 1.0, 0.0)
+    assert main(["robots", "check", str(out), "--plot", str(tmp_path / "plot.png")]) == 2
+
+
 @pytest.mark.parametrize("robot", ["tiago", "nao", "reachy2", "timar_head"])
 def test_retarget_writes_the_documented_table(robot, tmp_path):
     out = tmp_path / "joints.csv"

@@ -94,32 +94,44 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    import numpy as np
+
     from timar_ros.cli.console import console, table
+    from timar_ros.errors import UserError
     from timar_ros.retarget import load_profile
     from timar_ros.retarget.check import check_motion, sweeps
 
+    if args.plot and not args.plot.lower().endswith(".svg"):
+        raise UserError(f"--plot {args.plot}: the plot is an SVG, name it so")
     profile = load_profile(args.robot)
-    checks, motions = [], {}
+    checks, motions, missing = [], {}, []
     for name, frames in sweeps().items():
         check, motions[name] = check_motion(profile, name, frames)
         checks.append(check)
+        wanted = float(np.median(np.linalg.norm(frames[:, 53:56], axis=1)))
+        if check.lost > 0.5 * wanted:
+            missing.append(f"{name}: {np.degrees(check.lost):.1f}° of {np.degrees(wanted):.1f}° are lost")
     rows = [
         (
             c.motion,
             *(f"{100 * c.use[limit]:.0f} %" for limit in ("position", "velocity", "acceleration", "jerk")),
             f"{1000 * c.lag:.0f} ms",
             f"{c.correlation:.3f}",
-            f"{57.2958 * c.lost:.1f}°",
+            f"{np.degrees(c.lost):.1f}°",
             "pass" if c.passed else f"FAIL by {c.worst:.2g}",
         )
         for c in checks
     ]
     columns = ("motion", "pos.", "vel.", "acc.", "jerk", "lag", "corr.", "lost", "limits")
     console.print(table(f"{profile.title}: largest share of each limit", columns, rows))
+    for motion in missing:
+        console.print(f"{motion}: the neck has no joint for it, or an axis is wrong (for `new`: see --forward)")
     if args.plot:
-        from timar_ros.retarget.plot import write_plot
+        from timar_ros.data.files import atomic_path
+        from timar_ros.retarget.plot import draw
 
-        write_plot(profile, motions, args.plot)
+        with atomic_path(args.plot) as temporary:
+            temporary.write_text(draw(profile, motions), encoding="utf-8")
         console.print(f"plot -> {args.plot}")
     return 0 if all(c.passed for c in checks) else 1
 
@@ -130,6 +142,7 @@ def _new(args: argparse.Namespace) -> int:
     import yaml
 
     from timar_ros.cli.console import console
+    from timar_ros.data.files import atomic_path
     from timar_ros.errors import UserError
     from timar_ros.retarget.profile import profile_from_dict
     from timar_ros.retarget.urdf import new_profile
@@ -137,17 +150,15 @@ def _new(args: argparse.Namespace) -> int:
     try:
         urdf = Path(args.urdf).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {args.urdf}: {error}") from error
+        raise UserError(f"cannot read {args.urdf}: {getattr(error, 'strerror', None) or error}") from error
     name = args.name or Path(args.urdf).stem
     out = Path(args.out or f"{name}.yaml")
     if out.exists():
         raise UserError(f"{out} exists already: choose another --out or remove it")
     text, doubts = new_profile(urdf, name, [x for x in args.neck.split(",") if x], args.jaw, args.forward)
     profile_from_dict(yaml.safe_load(text))
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     console.print(f"profile -> {out}; look at these before it moves a robot:")
     for doubt in doubts:
         console.print(f"  - {doubt}")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.errors import UserError
 from timar_ros.retarget.motion import JointMotion
 from timar_ros.retarget.profile import RobotProfile
 
@@ -21,13 +18,11 @@ SVG = "http://www.w3.org/2000/svg"
 QUANTITIES = ("position", "velocity", "acceleration", "jerk")
 
 
-def write_plot(profile: RobotProfile, motions: Mapping[str, JointMotion], path: str | os.PathLike[str]) -> None:
-    """Draw each motion's position, velocity, acceleration and jerk over time, as shares of the limits.
+def draw(profile: RobotProfile, motions: Mapping[str, JointMotion]) -> str:
+    """An SVG of each motion's position, velocity, acceleration and jerk over time, as shares of the limits.
 
     One column a motion, one row a quantity; the lines at 1 and -1 are the limits; positions are shares of the way from
     neutral to the limit on that side; what was wanted is dotted.
-
-    :raises UserError: the file cannot be written.
     """
     columns = []
     for index, (name, motion) in enumerate(motions.items()):
@@ -37,7 +32,7 @@ def write_plot(profile: RobotProfile, motions: Mapping[str, JointMotion], path: 
         f'<text x="{GAP + 130 * i:.0f}" y="{height - 12:.0f}" fill="{_colour(i)}">{escape(name)}</text>'
         for i, name in enumerate(profile.names)
     ]
-    svg = "\n".join(
+    return "\n".join(
         [
             f'<svg xmlns="{SVG}" width="{width:.0f}" height="{height:.0f}" font-family="sans-serif" font-size="12">',
             '<rect width="100%" height="100%" fill="white"/>',
@@ -48,10 +43,6 @@ def write_plot(profile: RobotProfile, motions: Mapping[str, JointMotion], path: 
             "",
         ]
     )
-    try:
-        Path(path).write_text(svg, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _colour(index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +26,17 @@ FORWARDS = {"x": (1, 0, 0), "minus-x": (-1, 0, 0), "y": (0, 1, 0), "minus-y": (0
 class UrdfJoint:
     """A joint of a URDF.
 
-    ``axis`` [3] in the root's frame with all joints at 0; limits as they stand there; ``depth``: joints from the root.
+    ``axis`` [3] in the root's frame with all joints at 0; limits as they stand there; ``above``: the links from its
+    parent up to the root; ``mimics``: the joint that it follows, if any.
     """
 
     name: str
-    parent: str
     child: str
     axis: Float
     position: tuple[float, float] | None
     velocity: float | None
-    depth: int
+    above: tuple[str, ...]
+    mimics: str
 
 
 def read_chain(urdf: str) -> dict[str, UrdfJoint]:
@@ -59,21 +61,22 @@ def read_chain(urdf: str) -> dict[str, UrdfJoint]:
         values = {} if limit is None else {k: _number(limit.get(k)) for k in ("lower", "upper", "velocity")}
         lower, upper = values.get("lower"), values.get("upper")
         position = None if lower is None or upper is None else (lower, upper)
-        rotation, depth = _frame(child, joints)
+        rotation, above = _frame(child, joints)
         turned = rotation.apply(axis / max(float(np.linalg.norm(axis)), 1e-9))
-        parent = _attribute(joint, "parent", "link")
-        result[name] = UrdfJoint(name, parent, child, turned, position, values.get("velocity"), depth)
+        mimics = _attribute(joint, "mimic", "joint")
+        result[name] = UrdfJoint(name, child, turned, position, values.get("velocity"), above, mimics)
     return result
 
 
-def _frame(link: str, joints: dict[str, ET.Element]) -> tuple[Rotation, int]:
-    """A link's orientation in the root's frame with all joints at 0, and the number of joints up to the root."""
-    rotation, depth = Rotation.identity(), 0
-    while link in joints and depth < len(joints):
+def _frame(link: str, joints: dict[str, ET.Element]) -> tuple[Rotation, tuple[str, ...]]:
+    """A link's orientation in the root's frame with all joints at 0, and the links above it up to the root."""
+    rotation, above = Rotation.identity(), list[str]()
+    while link in joints and len(above) < len(joints):
         rpy = _numbers(_attribute(joints[link], "origin", "rpy") or "0 0 0", link)
         rotation = Rotation.from_euler("xyz", rpy) * rotation
-        link, depth = _attribute(joints[link], "parent", "link"), depth + 1
-    return rotation, depth
+        link = _attribute(joints[link], "parent", "link")
+        above.append(link)
+    return rotation, tuple(above)
 
 
 def _attribute(element: ET.Element, child: str, name: str) -> str:
@@ -106,18 +109,27 @@ def new_profile(
     :param neck: names of the neck's joints; they are put into the chain's order.
     :param jaw: name of the jaw's joint; taken to open from the end of its range nearest 0 to the other.
     :param forward: which of the root's axes the robot looks along with all joints at 0: x, minus-x, y or minus-y.
-    :raises UserError: a joint that is not there or does not turn.
+    :raises UserError: joints that are not there, do not turn, follow others or are no chain.
     """
     joints = read_chain(urdf)
+    if not neck:
+        raise UserError("no joint of the neck is named")
     for wanted in [*neck, *([jaw] if jaw else [])]:
         if wanted not in joints:
             raise UserError(
                 f"the URDF has no joint '{wanted}' that turns; it has {', '.join(sorted(joints)) or 'none'}"
             )
+        if joints[wanted].mimics:
+            raise UserError(f"joint '{wanted}' follows '{joints[wanted].mimics}' (mimic): it cannot be commanded")
     if forward not in FORWARDS:
         raise UserError(f"forward '{forward}': use {', '.join(FORWARDS)}")
     doubts: list[str] = []
-    ordered = sorted((joints[n] for n in neck), key=lambda joint: joint.depth)
+    ordered = sorted((joints[n] for n in neck), key=lambda joint: len(joint.above))
+    for lower, upper in itertools.pairwise(ordered):
+        if lower.child not in upper.above:
+            raise UserError(
+                f"'{upper.name}' does not sit on '{lower.name}': they are no chain from the body to the head"
+            )
     if [joint.name for joint in ordered] != list(neck):
         doubts.append(f"order: in the URDF's chain it is {', '.join(joint.name for joint in ordered)}")
     ahead = np.array(FORWARDS[forward], dtype=float)
@@ -129,9 +141,17 @@ def new_profile(
         if abs(axis[principal]) > 1 - 1e-4:
             axis = np.eye(3)[principal] * np.sign(axis[principal])
         else:
-            doubts.append(f"{joint.name}: slanted axis {axis.round(4).tolist()}, solved by least squares")
+            doubts.append(f"{joint.name}: slanted axis {axis.round(4).tolist()}")
         row: dict[str, Any] = {"joint": joint.name, "axis": [round(float(x) + 0.0, 9) for x in axis]}
-        rows.append({**row, **_limits(joint, doubts)})
+        row |= _limits(joint, doubts)
+        least, most = row["position"]
+        if not least <= 0 <= most:
+            row["offset"] = round((least + most) / 2, 6)
+            doubts.append(f"{joint.name}: 0 is out of its range; taken to look straight ahead at {row['offset']:g}")
+        rows.append(row)
+    axes = np.abs([row["axis"] for row in rows]).max(axis=0)
+    if axes[0] > 0.5 > axes[1]:
+        doubts.append(f"the neck tilts but cannot nod: does the robot look along {forward} of its root? see --forward")
     data: dict[str, Any] = {
         "robot": name,
         "title": name,
@@ -139,7 +159,7 @@ def new_profile(
         "licence": "not given",
         "output": "trajectory",
         "command_topic": "head_controller/joint_trajectory",
-        "pose_frame": ordered[0].parent,
+        "pose_frame": ordered[0].above[0],
         "neck": rows,
     }
     if jaw:
