@@ -36,7 +36,7 @@ class Browser:
         to_read, to_write = (fcntl.fcntl(end, fcntl.F_DUPFD, 50) for end in (reading, writing))
         flags = [
             "--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--enable-unsafe-swiftshader",
-            "--use-angle=swiftshader", "--autoplay-policy=no-user-gesture-required", "--no-first-run",
+            "--autoplay-policy=no-user-gesture-required", "--no-first-run",
             "--disable-background-networking", "--mute-audio", "--disable-dev-shm-usage",
             f"--user-data-dir={self._folder.name}", "about:blank",
         ]  # fmt: skip
@@ -122,7 +122,7 @@ class Browser:
             while not self.loaded:
                 if self._next(max(0.0, ends - time.monotonic())) is None:
                     raise TimeoutError(f"{url} did not load")
-        self.until("document.documentElement.dataset.ready === 'true'", "the page to be ready")
+        self.until("document.documentElement?.dataset.ready === 'true'", "the page to be ready")
 
     def run(self, expression: str) -> Any:
         """Value of a JavaScript expression (awaited)."""

@@ -1,7 +1,8 @@
 // The heads on the stage. Head and jaw move exactly as the data says; brows and mouth corners are a hint only.
 import * as THREE from "three";
 import { Block, HeadSpec, MeshSpec } from "./payload";
-import { MOUTH_WIDTH, MOUTH_Y, LiveTube, Sculpt, blush, closedSurface, faceDirection, facePatch, hairLift, humanHead, robotHead } from "./shapes";
+import { MOUTH_WIDTH, MOUTH_Y, LiveTube, blush, closedSurface, faceDirection, facePatch, hairLift, humanHead, robotHead } from "./shapes";
+import { Surface } from "./surface";
 
 const smooth = THREE.MathUtils.smoothstep;
 
@@ -52,8 +53,9 @@ export class Track {
     };
   }
 
-  get frame(): (time: number) => number {
-    return (time) => Math.max(0, Math.min(Math.round(time * this.spec.rate), this.length - 1));
+  /** The frame nearest to a time. */
+  frame(time: number): number {
+    return Math.max(0, Math.min(Math.round(time * this.spec.rate), this.length - 1));
   }
 }
 
@@ -72,10 +74,6 @@ export interface Figure {
 function rotation(vector: THREE.Vector3): THREE.Quaternion {
   const angle = vector.length();
   return new THREE.Quaternion().setFromAxisAngle(angle > 1e-9 ? vector.clone().divideScalar(angle) : new THREE.Vector3(1, 0, 0), angle);
-}
-
-function material(color: THREE.ColorRepresentation, roughness = 0.6, metalness = 0): THREE.MeshStandardMaterial {
-  return new THREE.MeshStandardMaterial({ color, roughness, metalness });
 }
 
 /** Deforms vertices by the jaw's rotation about a hinge, by weight. */
@@ -138,7 +136,7 @@ export class Face implements Figure {
   private readonly lids: THREE.Object3D[] = [];
   private readonly brows: THREE.Object3D[] = [];
   private readonly lowerTeeth: THREE.Object3D;
-  private readonly cloth: THREE.MeshStandardMaterial;
+  private readonly cloth: Surface;
 
   constructor(colors: Colors, look: { skin: number; hair: number; lips: number; eyes: number }) {
     const pivot = new THREE.Group();
@@ -146,8 +144,8 @@ export class Face implements Figure {
     this.head.position.copy(PIVOT).negate();
     pivot.add(this.head);
     this.group.add(pivot);
-    const skin = material(look.skin, 0.62);
-    this.cloth = material(colors.accent, 0.85);
+    const skin = new Surface(look.skin, 0.62);
+    this.cloth = new Surface(colors.accent, 0.85);
 
     const { skin: shell, cavity, hair } = faceSurfaces();
     const shellGeometry = shell.geometry.clone();
@@ -156,14 +154,14 @@ export class Face implements Figure {
     const red = new THREE.Color(look.lips);
     const shades = shell.directions.flatMap((d) => tint.set(look.skin).lerp(red, 0.55 * blush(d)).toArray());
     shellGeometry.setAttribute("color", new THREE.Float32BufferAttribute(shades, 3));
-    this.head.add(new THREE.Mesh(shellGeometry, new THREE.MeshStandardMaterial({ vertexColors: true, roughness: 0.62 })));
+    this.head.add(new THREE.Mesh(shellGeometry, new Surface(0xffffff, 0.62)));
     const cavityGeometry = cavity.geometry.clone();
     this.skins.push(new JawSkin(cavityGeometry, cavity.directions.map(humanJawWeight), HINGE));
-    this.head.add(new THREE.Mesh(cavityGeometry, material(0x3a0f14, 0.9)));
+    this.head.add(new THREE.Mesh(cavityGeometry, new Surface(0x3a0f14, 0.9)));
 
-    const lips = material(look.lips, 0.5);
+    const lips = new Surface(look.lips, 0.5);
     this.head.add(new THREE.Mesh(this.upperLip.geometry, lips), new THREE.Mesh(this.lowerLip.geometry, lips));
-    const teeth = material(0xf6f1e7, 0.35);
+    const teeth = new Surface(0xf6f1e7, 0.35);
     this.head.add(new THREE.Mesh(toothRow(MOUTH_Y + 0.015), teeth));
     this.lowerTeeth = new THREE.Group();
     this.lowerTeeth.position.copy(HINGE);
@@ -173,7 +171,7 @@ export class Face implements Figure {
     this.head.add(this.lowerTeeth);
 
     for (const side of [-1, 1]) this.addEye(side, look, skin);
-    this.head.add(new THREE.Mesh(hair.geometry, material(look.hair, 0.7)));
+    this.head.add(new THREE.Mesh(hair.geometry, new Surface(look.hair, 0.7)));
     for (const side of [-1, 1]) {
       const ear = new THREE.Mesh(new THREE.SphereGeometry(0.17, 32, 24), skin);
       ear.scale.set(0.36, 1, 0.62);
@@ -188,13 +186,14 @@ export class Face implements Figure {
 
   private addEye(side: number, look: { eyes: number; hair: number }, skin: THREE.Material): void {
     const centre = humanHead(faceDirection(side * 0.31, 0.08)).add(new THREE.Vector3(-side * 0.006, 0, -0.078));
-    const white = new THREE.Mesh(new THREE.SphereGeometry(0.146, 40, 28), material(0xfdfcf9, 0.25));
+    const white = new THREE.Mesh(new THREE.SphereGeometry(0.146, 40, 28), new Surface(0xfdfcf9, 0.25));
     white.position.copy(centre);
-    const iris = new THREE.Mesh(new THREE.SphereGeometry(0.094, 32, 20), material(look.eyes, 0.25));
+    const iris = new THREE.Mesh(new THREE.SphereGeometry(0.094, 32, 20), new Surface(look.eyes, 0.25));
     iris.position.set(-side * 0.02, 0, 0.079);
-    const pupil = new THREE.Mesh(new THREE.SphereGeometry(0.055, 24, 16), material(0x0d0d12, 0.15));
+    const pupil = new THREE.Mesh(new THREE.SphereGeometry(0.055, 24, 16), new Surface(0x0d0d12, 0.15));
     pupil.position.set(-side * 0.026, 0, 0.123);
-    const glint = new THREE.Mesh(new THREE.SphereGeometry(0.013, 12, 8), new THREE.MeshBasicMaterial({ color: 0xffffff }));
+    const glint = new THREE.Mesh(new THREE.SphereGeometry(0.013, 12, 8), new Surface(0xffffff));
+    glint.material.glow.set(0xffffff);
     glint.position.set(0.02, 0.036, 0.16);
     white.add(iris, pupil, glint);
     // The lid is a half sphere that turns over the eye.
@@ -207,8 +206,7 @@ export class Face implements Figure {
       const d = faceDirection(side * (0.31 + u * 0.31), 0.335 - 0.2 * u * u - 0.03 * u);
       arc.push(humanHead(d).addScaledVector(d, 0.012));
     }
-    const brow = new THREE.Mesh(new THREE.TubeGeometry(new THREE.CatmullRomCurve3(arc), 24, 0.024, 8), material(look.hair, 0.8));
-    brow.scale.y = 1;
+    const brow = new THREE.Mesh(new THREE.TubeGeometry(new THREE.CatmullRomCurve3(arc), 24, 0.024, 8), new Surface(look.hair, 0.8));
     this.brows.push(brow);
     this.head.add(white, lid, brow);
   }
@@ -247,9 +245,10 @@ export class Robot implements Figure {
   private readonly head = new THREE.Group();
   private readonly chin = new THREE.Group();
   private readonly eyes: THREE.Mesh[] = [];
-  private readonly glow: THREE.MeshStandardMaterial;
-  private readonly trim: THREE.MeshStandardMaterial;
-  private readonly tip: THREE.MeshStandardMaterial;
+  private readonly glow: Surface;
+  private readonly trim: Surface;
+  private readonly tip: Surface;
+  private accent = new THREE.Color();
 
   constructor(colors: Colors) {
     const pivot = new THREE.Group();
@@ -257,12 +256,12 @@ export class Robot implements Figure {
     this.head.position.copy(PIVOT).negate();
     pivot.add(this.head);
     this.group.add(pivot);
-    const shellMaterial = material(0xf2f4f7, 0.32, 0.05);
+    const shellMaterial = new Surface(0xf2f4f7, 0.32, 0.05);
     shellMaterial.side = THREE.DoubleSide;
-    const dark = material(0x1b2028, 0.4, 0.3);
-    this.glow = new THREE.MeshStandardMaterial({ color: 0x111111, emissive: colors.accent, emissiveIntensity: 1.6 });
-    this.trim = material(colors.accent, 0.4, 0.1);
-    this.tip = new THREE.MeshStandardMaterial({ color: 0x222222, emissive: colors.accent, emissiveIntensity: 0.4 });
+    const dark = new Surface(0x1b2028, 0.4, 0.3);
+    this.glow = new Surface(0x111111);
+    this.trim = new Surface(colors.accent, 0.4, 0.1);
+    this.tip = new Surface(0x222222);
 
     const isChin = (d: THREE.Vector3): boolean => d.y < -0.44 && d.z > -0.25;
     const shell = closedSurface(robotHead, 128, 96, (d) => !isChin(d) && !(d.y < -0.42 && d.z > -0.28));
@@ -273,14 +272,14 @@ export class Robot implements Figure {
     const chinMesh = new THREE.Mesh(chinShell.geometry, shellMaterial);
     chinMesh.position.copy(HINGE).negate();
     const chinCore = closedSurface(robotHead, 48, 36, (d) => d.y < -0.4 && d.z > -0.2, 0.955);
-    const chinInner = new THREE.Mesh(chinCore.geometry, material(0x2a313c, 0.5, 0.2));
-    (chinInner.material as THREE.Material).side = THREE.DoubleSide;
+    const chinInner = new THREE.Mesh(chinCore.geometry, new Surface(0x2a313c, 0.5, 0.2));
+    chinInner.material.side = THREE.DoubleSide;
     chinInner.position.copy(HINGE).negate();
     this.chin.position.copy(HINGE);
     this.chin.add(chinMesh, chinInner);
     this.head.add(this.chin);
 
-    const visor = new THREE.MeshStandardMaterial({ color: 0x0c0f14, roughness: 0.12, metalness: 0.4 });
+    const visor = new Surface(0x0c0f14, 0.12, 0.4);
     this.head.add(new THREE.Mesh(facePatch(robotHead, 0, 0.1, 0.66, 0.36, 0.02, 2.4), visor));
     for (const side of [-1, 1]) {
       const geometry = facePatch(robotHead, side * 0.27, 0.12, 0.095, 0.14, 0.035, 1.3);
@@ -307,7 +306,7 @@ export class Robot implements Figure {
     neck.position.set(0, -1.2, -0.2);
     this.group.add(neck);
     for (let i = 0; i < 4; i++) {
-      const fold = new THREE.Mesh(new THREE.TorusGeometry(0.29, 0.035, 12, 48), material(0x2b323d, 0.6));
+      const fold = new THREE.Mesh(new THREE.TorusGeometry(0.29, 0.035, 12, 48), new Surface(0x2b323d, 0.6));
       fold.rotation.x = Math.PI / 2;
       fold.position.set(0, -0.9 - 0.11 * i, -0.2);
       this.group.add(fold);
@@ -324,13 +323,12 @@ export class Robot implements Figure {
     this.chin.quaternion.copy(rotation(pose.jaw));
     const open = 1 - 0.92 * blink(time + 1.7);
     this.eyes.forEach((eye) => eye.scale.set(1, open * (1 + 0.12 * pose.brow), 1));
-    this.tip.emissiveIntensity = pose.speaking ? 2.4 : 0.25;
-    this.glow.emissiveIntensity = pose.speaking ? 2.1 : 1.4;
+    this.tip.glow.copy(this.accent).multiplyScalar(pose.speaking ? 2.4 : 0.25);
+    this.glow.glow.copy(this.accent).multiplyScalar(pose.speaking ? 2.1 : 1.4);
   }
 
   recolor(colors: Colors): void {
-    this.glow.emissive.copy(colors.accent);
-    this.tip.emissive.copy(colors.accent);
+    this.accent.copy(colors.accent);
     this.trim.color.copy(colors.accent);
   }
 }
@@ -344,14 +342,14 @@ export class MeshFace implements Figure {
   private readonly basis: Float32Array;
   private readonly weights: Float32Array;
   private readonly count: number;
-  private readonly skin: THREE.MeshStandardMaterial;
+  private readonly skin: Surface;
 
   constructor(block: Block, mesh: MeshSpec, private readonly track: Track, colors: Colors) {
     this.mean = block.floats(mesh.mean);
     this.basis = block.floats(mesh.basis);
     this.weights = block.floats(mesh.weights);
     this.count = mesh.weights.shape[1];
-    this.skin = material(0xe8c4ae, 0.65);
+    this.skin = new Surface(0xe8c4ae, 0.65);
     this.skin.color.lerp(colors.accent, 0.06);
     this.geometry.setAttribute("position", new THREE.BufferAttribute(this.mean.slice(), 3));
     this.geometry.setIndex(new THREE.BufferAttribute(block.integers(mesh.faceArray), 1));
@@ -433,5 +431,3 @@ export function makeFigure(spec: HeadSpec, block: Block, track: Track, colors: C
   };
   return new Face(colors, spec.role === "user" ? looks.user : looks.agent);
 }
-
-export type { Sculpt };

@@ -50,12 +50,16 @@ export interface Trace {
 
 export interface Panel {
   id: string;
+  /** The heading that it stands under; panels of one section follow each other. */
+  section: string;
   title: string;
   note: string;
   height: number;
   unit: string;
   /** Whether x is the conversation's time: such panels zoom together and show the cursor. */
   timed: boolean;
+  /** Two of these stand beside each other where there is room. */
+  half: boolean;
   xTitle?: string;
   yRange?: [number, number];
   yTicks?: { at: number[]; text: string[] };
@@ -86,8 +90,10 @@ export interface Report {
 }
 
 /** Bytes of a base64 block of the page. */
-export function bytesOf(id: string): Uint8Array {
+export function bytesOf(id: string): Uint8Array<ArrayBuffer> {
   const text = (document.getElementById(id)?.textContent ?? "").trim();
+  const native = (Uint8Array as { fromBase64?: (text: string) => Uint8Array<ArrayBuffer> }).fromBase64;
+  if (native) return native(text);
   const raw = atob(text);
   const bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);

@@ -3,8 +3,8 @@
 type Listener = () => void;
 
 export class Player {
-  private readonly element: HTMLAudioElement | null;
-  private listeners: Listener[] = [];
+  private element: HTMLAudioElement | null = null;
+  private readonly jumped: Listener[] = [];
   private position = 0;
   private since = 0;
   private going = false;
@@ -13,22 +13,25 @@ export class Player {
   private context: AudioContext | null = null;
   private audible = [true, true];
 
-  constructor(readonly duration: number, sources: { url: string; mime: string }[]) {
-    this.element = sources.length ? document.createElement("audio") : null;
-    if (this.element) {
-      this.element.preload = "auto";
-      this.element.preservesPitch = true;
-      for (const { url, mime } of sources) {
-        const source = document.createElement("source");
-        source.src = url;
-        source.type = mime;
-        this.element.append(source);
-      }
-      this.element.id = "sound";
-      this.element.addEventListener("ended", () => this.stopAtEnd());
-      this.element.addEventListener("seeked", () => this.tell());
-      document.body.append(this.element);
-    }
+  constructor(readonly duration: number) {}
+
+  /** Give it the sound; resolves to whether this browser plays it. Without sound the clock runs all the same. */
+  load(sound: Blob): Promise<boolean> {
+    const element = document.createElement("audio");
+    element.id = "sound";
+    element.preload = "auto";
+    element.preservesPitch = true;
+    element.src = URL.createObjectURL(sound);
+    element.addEventListener("ended", () => this.stopAtEnd());
+    document.body.append(element);
+    return new Promise((done) => {
+      element.addEventListener("loadedmetadata", () => {
+        this.element = element;
+        element.currentTime = this.position;
+        done(true);
+      });
+      element.addEventListener("error", () => done(false));
+    });
   }
 
   get playing(): boolean {
@@ -41,34 +44,32 @@ export class Player {
     return Math.min(this.position + ((performance.now() - this.since) / 1000) * this.speed, this.duration);
   }
 
-  onChange(listener: Listener): void {
-    this.listeners.push(listener);
+  /** Call back when the time is set from outside. */
+  onJump(listener: Listener): void {
+    this.jumped.push(listener);
   }
 
   async play(): Promise<void> {
     if (this.going) return;
-    if (this.position >= this.duration - 0.02) this.position = 0;
+    if (this.position >= this.duration - 0.02) this.seek(0);
     this.since = performance.now();
     this.going = true;
-    if (this.element) {
-      this.element.currentTime = this.position;
-      this.element.playbackRate = this.speed;
-      await this.context?.resume();
-      try {
-        await this.element.play();
-      } catch {
-        // A browser that refuses to play still shows the motion; it runs without sound then.
-        this.going = false;
-      }
+    if (!this.element) return;
+    this.element.currentTime = this.position;
+    this.element.playbackRate = this.speed;
+    await this.context?.resume();
+    try {
+      await this.element.play();
+    } catch (error) {
+      // Paused before it began is no refusal.
+      if ((error as DOMException).name !== "AbortError") this.going = false;
     }
-    this.tell();
   }
 
   pause(): void {
     this.position = this.time;
     this.going = false;
     this.element?.pause();
-    this.tell();
   }
 
   toggle(): void {
@@ -80,7 +81,7 @@ export class Player {
     this.position = Math.max(0, Math.min(time, this.duration));
     this.since = performance.now();
     if (this.element) this.element.currentTime = this.position;
-    this.tell();
+    this.jumped.forEach((listener) => listener());
   }
 
   setSpeed(speed: number): void {
@@ -115,7 +116,6 @@ export class Player {
   private stopAtEnd(): void {
     this.position = this.duration;
     this.going = false;
-    this.tell();
   }
 
   /** To be called every animation frame. */
@@ -124,9 +124,5 @@ export class Player {
       this.pause();
       this.position = this.duration;
     }
-  }
-
-  private tell(): void {
-    this.listeners.forEach((listener) => listener());
   }
 }

@@ -2,6 +2,7 @@
 import * as THREE from "three";
 import { Colors, Figure, Track, makeFigure } from "./heads";
 import { Block, HeadSpec } from "./payload";
+import { Surface } from "./surface";
 
 interface Slot {
   spec: HeadSpec;
@@ -19,20 +20,48 @@ export class Stage {
   private stale = true;
   private shown = -1;
 
-  /** Throws where the browser has no WebGL. */
-  constructor(private readonly host: HTMLElement, heads: HeadSpec[], block: Block) {
+  /** Throws where the browser has no WebGL. The program is on its way to the graphics card when this returns. */
+  constructor(private readonly host: HTMLElement) {
     const canvas = document.createElement("canvas");
     canvas.className = "stage-canvas";
+    const ratio = Math.min(window.devicePixelRatio, 2);
+    // At its size from the beginning: another size later would cost a second frame buffer.
+    canvas.width = Math.floor(host.clientWidth * ratio);
+    canvas.height = Math.floor(host.clientHeight * ratio);
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true, preserveDrawingBuffer: true });
-    this.renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
-    this.renderer.toneMapping = THREE.ACESFilmicToneMapping;
-    this.renderer.toneMappingExposure = 1.05;
+    // To ask for errors would be to wait for the program.
+    this.renderer.debug.checkShaderErrors = false;
+    this.renderer.setPixelRatio(ratio);
     this.renderer.setScissorTest(true);
     host.prepend(canvas);
+    this.renderer.compile(new THREE.Mesh(new THREE.BufferGeometry(), new Surface(0)), this.camera);
+  }
+
+  /** Put the heads up. */
+  fill(heads: HeadSpec[], block: Block): void {
     for (const spec of heads) this.add(spec, block);
-    new ResizeObserver(() => this.resize()).observe(host);
+    new ResizeObserver(() => this.resize()).observe(this.host);
     this.resize();
     this.recolor();
+  }
+
+  /** How many shader programs the stage uses. */
+  get programs(): number {
+    return this.renderer.info.programs?.length ?? 0;
+  }
+
+  /** Resolves when the graphics card has drawn what it was told so far. */
+  finished(): Promise<void> {
+    const gl = this.renderer.getContext() as WebGL2RenderingContext;
+    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    return new Promise((done) => {
+      const look = (): void => {
+        if (!fence || gl.isContextLost() || gl.getSyncParameter(fence, gl.SYNC_STATUS) === gl.SIGNALED) done();
+        else setTimeout(look, 4);
+      };
+      look();
+    });
   }
 
   private add(spec: HeadSpec, block: Block): void {
@@ -45,14 +74,7 @@ export class Stage {
     this.host.append(element);
     const track = new Track(block, spec);
     const figure = makeFigure(spec, block, track, this.colors(spec));
-    const scene = new THREE.Scene();
-    const key = new THREE.DirectionalLight(0xfff4e8, 2.3);
-    key.position.set(2.2, 2.6, 3.4);
-    const rim = new THREE.DirectionalLight(0xbcd4ff, 1.5);
-    rim.position.set(-3, 1.6, -2.5);
-    const fill = new THREE.DirectionalLight(0xe4ecff, 0.55);
-    fill.position.set(-2.6, -0.2, 2.5);
-    scene.add(new THREE.HemisphereLight(0xf4f7ff, 0x8a8078, 1.15), key, rim, fill, figure.group);
+    const scene = new THREE.Scene().add(figure.group);
     const slot = { spec, track, figure, scene, element, orbit: { yaw: 0, pitch: 0 } };
     this.slots.push(slot);
     this.makeDraggable(slot);
@@ -92,7 +114,10 @@ export class Stage {
   }
 
   private resize(): void {
-    this.renderer.setSize(this.host.clientWidth, this.host.clientHeight, false);
+    const { clientWidth, clientHeight } = this.host;
+    const size = this.renderer.getSize(new THREE.Vector2());
+    if (size.x === clientWidth && size.y === clientHeight) return;
+    this.renderer.setSize(clientWidth, clientHeight, false);
     this.stale = true;
   }
 

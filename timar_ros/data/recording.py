@@ -89,6 +89,8 @@ class Recording:
     commands: Joints | None = None
     diagnostics: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    simulated: bool = False
+    """Arrivals are by a simulated clock (``/clock``): they say nothing about how long anything took."""
 
     @property
     def dropped(self) -> int:
@@ -115,6 +117,11 @@ def find_bag(path: str | Path) -> Path:
     if not inside:
         raise UserError(f"no bag in the folder {path}: give a bag, or the folder of a run that holds one")
     raise UserError(f"several bags in {path}: {', '.join(p.name for p in inside)}; name one of them")
+
+
+def _name(path: Path) -> str:
+    """What a recording is called: the bag of a run by the run."""
+    return path.parent.name if path.name == "bag" and path.parent.name else path.name
 
 
 def load_recording(path: str | Path) -> Recording:
@@ -201,7 +208,7 @@ class _Loader:
         delay = float(self.info.get("playback_delay", 0.0))
         origin, end = self._extent(delay)
         recording = Recording(
-            name=self.path.resolve().name,
+            name=_name(self.path.resolve()),
             path=self.path,
             origin_ns=origin,
             seconds=max((end - origin) * 1e-9, 1.0 / MOTION_RATE),
@@ -214,6 +221,7 @@ class _Loader:
                 f"the recording was cut off ({self.bag.salvaged}); read up to its last whole part"
             )
         if (ticking := self.bag.find("clock", "rosgraph_msgs/msg/Clock")) is not None:
+            recording.simulated = True
             recording.warnings.append(
                 f"recorded in simulated time ({ticking}): latencies are by that clock, not by the wall's"
             )

@@ -127,8 +127,8 @@ class _Page:
             chip("run", "seconds", "Length"),
             chip("run", "turns", "Turns") if run.get("turns") else None,
             judged("run", "dropped_turns", "Dropped", run.get("dropped_turns") == 0) if run.get("turns") else None,
-            chip("latency", "response_p50", "Latency, median"),
-            chip("latency", "response_p95", "Latency, 95 %"),
+            None if self.first.simulated else chip("latency", "response_p50", "Latency, median"),
+            None if self.first.simulated else chip("latency", "response_p95", "Latency, 95 %"),
             chip("latency", "playback_delay", "Playback delay"),
             chip("motion", "lip_offset", "Jaw behind voice", "good" if offset <= 0.08 else "warn"),
             judged("robot", "limit_violations", "Limit violations", robot.get("limit_violations") == 0),
@@ -190,7 +190,7 @@ class _Page:
             *report_panels.sound(block, first),
             *report_panels.flame(block, first, tracks),
             *report_panels.joints(block, first, self.profile),
-            *report_panels.latency(block, runs),
+            *report_panels.latency(block, [run for run in runs if not run[2].simulated]),
             *report_panels.lips(block, runs),
         ]
 

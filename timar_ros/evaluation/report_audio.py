@@ -29,8 +29,8 @@ def encoded(recording: Recording) -> list[tuple[str, str]]:
     stereo = levelled(stereo)
     made: list[tuple[str, str]] = []
     for mime, container, subtype, quality in (
-        ('audio/ogg; codecs="opus"', "OGG", "OPUS", 0.9),
-        ("audio/mpeg", "MP3", "MPEG_LAYER_III", 0.75),
+        ('audio/ogg; codecs="opus"', "OGG", "OPUS", 0.95),
+        ("audio/mpeg", "MP3", "MPEG_LAYER_III", 0.8),
         ("audio/flac", "FLAC", "PCM_16", None),
     ):
         if container == "FLAC" and made:

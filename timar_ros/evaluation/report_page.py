@@ -27,10 +27,10 @@ def assemble(report: dict[str, Any], block: Block, sound: list[tuple[str, str]] 
         "/*STYLE*/": _asset("report.css"),
         # A text may hold "</script>" or "<!--": escaped, it ends or opens nothing.
         "/*REPORT*/": json.dumps(report, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        "/*BLOCK*/": block.base64(),
-        "/*AUDIO*/": audio,
-        "/*PLOTLY*/": _asset("plotly.js"),
         "/*SCRIPT*/": _asset("report.js"),
+        "/*BLOCK*/": block.base64(),
+        "/*PLOTLY*/": _asset("plotly.js"),
+        "/*AUDIO*/": audio,
     }
     page = _asset("page.html")
     pieces = []

@@ -23,8 +23,8 @@ GRID = {"start": 0.0, "step": 1.0 / MOTION_RATE}
 
 def panel(identity: str, title: str, note: str = "", **more: Any) -> Panel:
     """A panel with nothing in it yet."""
-    blank: Panel = {"id": identity, "title": title, "note": note, "height": 170, "unit": "", "timed": True}
-    return {**blank, "traces": [], "bands": [], "lines": [], **more}
+    blank: Panel = {"id": identity, "section": "", "title": title, "note": note, "height": 170, "unit": ""}
+    return {**blank, "timed": True, "half": False, "traces": [], "bands": [], "lines": [], **more}
 
 
 def line(name: str, color: str, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -43,14 +43,16 @@ def bands(flags: NDArray[np.bool_], color: str, lane: tuple[float, float] | None
 
 def sound(block: Block, recording: Recording) -> list[Panel]:
     """Both voices over time, with who speaks."""
-    made = panel("sound", "Voices", "shaded where somebody speaks", height=190, yRange=[-2.1, 2.1])
+    note = "each against its own loudest moment; shaded where somebody speaks"
+    made = panel("sound", "Voices", note, section="Conversation", height=190, yRange=[-2.1, 2.1])
     made["yTicks"] = {"at": [1, -1], "text": ["partner", "robot"]}
     voices = (("user", recording.user_audio, 1.0), ("agent", recording.agent_audio, -1.0))
-    loudest = max((float(np.abs(a).max(initial=0.0)) for _, a, _ in voices if a is not None), default=0.0)
     for role, audio, middle in voices:
         if audio is None:
             continue
-        envelope = peaks(audio) / max(loudest, 1e-6) * 0.95 + middle
+        # A silent channel (a hundredth of full scale) is shown as one.
+        loudest = max(float(np.abs(audio).max(initial=0.0)), 0.01)
+        envelope = peaks(audio) / loudest * 0.95 + middle
         step = {"start": 0.0, "step": 1.0 / ENVELOPE_RATE}
         made["traces"].append({"name": "", "color": role, "kind": "envelope", "x": step, "y": block.add(envelope)})
         lane = (0.5, 1.0) if role == "user" else (0.0, 0.5)
@@ -74,7 +76,8 @@ def flame(block: Block, recording: Recording, tracks: list[Track]) -> list[Panel
         return []
     speaking, _ = states(recording)
     talk = bands(speaking, "agent")
-    jaw = panel("jaw", "Jaw opening", "FLAME jaw about x; shaded where the robot speaks", unit="rad", bands=talk)
+    shown: Panel = {"section": "Motion", "bands": talk}
+    jaw = panel("jaw", "Jaw opening", "FLAME jaw about x; shaded where the robot speaks", unit="rad", **shown)
     for name, color, motion in frames:
         jaw["traces"].append(line(name, color, GRID, block.add(motion[:, 50])))
     made.append(jaw)
@@ -83,12 +86,12 @@ def flame(block: Block, recording: Recording, tracks: list[Track]) -> list[Panel
         (54, "Head yaw", "to its own left is positive"),
         (55, "Head roll", "towards its own right shoulder is positive"),
     ):
-        one = panel(f"head{column}", title, note, unit="°", height=150, bands=talk)
+        one = panel(f"head{column}", title, note, unit="°", height=150, **shown)
         for name, color, motion in frames:
             one["traces"].append(line(name, color, GRID, block.add(np.degrees(motion[:, column]))))
         made.append(one)
-    face = panel("expression", "Expression", "length of the vector of 50 coefficients; single ones in the legend")
-    face["bands"] = talk
+    note = "length of the vector of 50 coefficients; single ones by a click in the legend"
+    face = panel("expression", "Expression", note, **shown)
     for index, (name, color, motion) in enumerate(frames):
         face["traces"].append(line(name, color, GRID, block.add(np.linalg.norm(motion[:, :50], axis=1))))
         if index == 0:
@@ -111,7 +114,8 @@ def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> 
     made = []
     for index, name in enumerate(names[:12]):
         column = measured.names.index(name)
-        one = panel(f"joint-{name}", name.replace("_", " "), "", unit="rad", height=150)
+        title = name.replace("_", " ").capitalize()
+        one = panel(f"joint-{name}", title, "", section="Robot", unit="rad", height=180, half=True)
         if recording.commands is not None and name in recording.commands.names:
             asked = recording.commands.position[:, recording.commands.names.index(name)]
             when = block.add_exact(recording.commands.time)
@@ -120,7 +124,8 @@ def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> 
         one["traces"].append(line("measured", f"c{index % 5 + 1}", time, block.add(position)))
         if name in known:
             joint = known[name]
-            one["note"] = f"limits {joint.lower:.2f} to {joint.upper:.2f} rad"
+            used = 100 * float(np.nanmax(position) - np.nanmin(position)) / (joint.upper - joint.lower)
+            one["note"] = f"limits {joint.lower:.2f} to {joint.upper:.2f} rad, {used:.0f} % of the range used"
             margin = 0.06 * (joint.upper - joint.lower)
             one["yRange"] = [joint.lower - margin, joint.upper + margin]
             one["lines"] = [
@@ -133,10 +138,10 @@ def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> 
 
 def latency(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[Panel]:
     """How long each turn took, over time and as a distribution."""
-    over = panel(
-        "latency", "Latency by turn", "from a turn's arrival to its motion's; crosses are dropped turns", unit="ms"
-    )
-    spread = panel("latency-spread", "Distribution of latency", "", unit="turns", timed=False, xTitle="ms", height=210)
+    note = "from a turn's arrival to its motion's; dropped turns are shaded"
+    over = panel("latency", "Latency by turn", note, section="Timing", unit="ms")
+    still: Panel = {"section": "Timing", "timed": False, "half": True, "height": 220}
+    spread = panel("latency-spread", "Distribution of latency", "", unit="turns", xTitle="ms", **still)
     for name, color, recording in recordings:
         turns = [turn for turn in recording.turns if np.isfinite(turn.moved)]
         if not turns:
@@ -156,14 +161,13 @@ def latency(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[
         over["bands"] += bands(missed, "bad")
         if len(recordings) == 1:
             over["lines"].append({"y": float(np.median(values)), "label": "median", "color": "c6"})
-    over["note"] = "from a turn's arrival to its motion's; dropped turns are shaded"
     return [over, spread] if over["traces"] else []
 
 
 def lips(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[Panel]:
     """Correlation of the robot's jaw with its voice, by lag."""
-    made = panel("lips", "Lips against voice", "", timed=False, height=210, unit="correlation")
-    made["xTitle"] = "jaw behind the voice, ms"
+    made = panel("lips", "Lips against voice", section="Timing", timed=False, half=True, height=220)
+    made |= {"unit": "correlation", "xTitle": "jaw behind the voice, ms"}
     for name, color, recording in recordings:
         if recording.agent_audio is None or recording.agent_motion is None:
             continue

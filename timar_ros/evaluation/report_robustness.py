@@ -49,7 +49,7 @@ def write_robustness_page(rows: list[Row], out: str | Path, title: str) -> Path:
 
 
 def _panel(block: Block, name: str, meaning: str, ladder: list[Row], clean: dict[str, float]) -> dict[str, Any]:
-    made = panel(f"robust-{name}", name.replace("_", " ").capitalize(), meaning, timed=False, height=260)
+    made = panel(f"robust-{name}", name.replace("_", " ").capitalize(), meaning, timed=False, half=True, height=260)
     # Evenly spaced, the undisturbed run first: severities are of different kinds.
     ticks = ["none", *(f"{row.severity:g}" for row in ladder)]
     made["xTicks"] = {"at": list(range(len(ticks))), "text": ticks}
