@@ -17,6 +17,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def _tap(namespace: str) -> int:
     return tap
 
 
+def _destination(packet: bytes) -> str:
+    """Where an Ethernet frame's content goes to: an IPv4 address, or the kind of another protocol."""
+    kind = int.from_bytes(packet[12:14], "big")
+    if kind == 0x0800:
+        return ".".join(str(part) for part in packet[30:34])
+    return {0x0806: "arp", 0x86DD: "ipv6"}.get(kind, hex(kind))
+
+
 class TwoHosts:
     """Namespaces ``names[0]`` (10.77.0.1) and ``names[1]`` (10.77.0.2), and the link between them.
 
@@ -71,6 +80,8 @@ class TwoHosts:
         self.is_cut = False
         self.bytes = [0, 0]
         self.packets_lost = 0
+        self.destinations: Counter[str] = Counter()
+        """Packets by the address they were sent to."""
         self.addresses = ("10.77.0.1", "10.77.0.2")
         self.names = (f"timar{os.getpid()}a", f"timar{os.getpid()}b")
         self._random = random.Random(seed)
@@ -80,6 +91,8 @@ class TwoHosts:
             for name, address in zip(self.names, self.addresses, strict=True):
                 subprocess.run(["ip", "netns", "add", name], check=True)
                 self._taps.append(_tap(name))
+                silent = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"  # the kernel talks by itself there
+                subprocess.run(["ip", "netns", "exec", name, "sh", "-c", silent], check=False)
                 for command in (
                     ["addr", "add", f"{address}/24", "dev", "link0"],
                     ["link", "set", "link0", "up"],
@@ -133,6 +146,7 @@ class TwoHosts:
                 side = self._taps.index(tap)
                 packet = os.read(tap, 65536)
                 self.bytes[side] += len(packet)
+                self.destinations[_destination(packet)] += 1
                 if self.is_cut or self._random.random() < self.loss:
                     self.packets_lost += 1
                     continue

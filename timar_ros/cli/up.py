@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}: {line}", flush=True)
 
     try:
-        with interruptible() as asked, session(options, Path(args.logs), echo) as graph:
+        with interruptible() as asked, session(options, Path(args.logs), echo, listening=False) as graph:
             graph.supervisor.bring_up(on_progress=lambda name, done: echo(name, f"{done}d"), stop=asked.is_set)
             console.print(f"{len(graph.specs)} nodes are up; Ctrl-C ends them")
             while not asked.is_set():

@@ -64,12 +64,17 @@ class Observer(Node):
     """A plain node; spin it in the program's own executor.
 
     :param anticipatory: whether turns are answered when they begin.
+    :param listening: False: hear nothing. What is heard is kept, and crosses the network where nodes run elsewhere.
     """
 
-    def __init__(self, namespace: str = "/", *, anticipatory: bool = False, **options: Any) -> None:
+    def __init__(
+        self, namespace: str = "/", *, anticipatory: bool = False, listening: bool = True, **options: Any
+    ) -> None:
         super().__init__("observer", namespace=namespace, **options)
         self.seen = Seen(progress=time.monotonic())
         self._phase = Turn.PLANNED if anticipatory else Turn.COMPLETE
+        if not listening:
+            return
         self.create_subscription(Turn, "turns", self._take_turn, qos.turns())
         self.create_subscription(FlameMotion, "agent/motion", self._take_motion, qos.motion())
         self.create_subscription(AudioChunk, "agent/audio_out", self._take_audio, qos.audio())

@@ -60,20 +60,23 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(options: GraphOptions, logs: Path, echo: Callable[[str, str], None] | None = None) -> Iterator[Session]:
+def session(
+    options: GraphOptions, logs: Path, echo: Callable[[str, str], None] | None = None, *, listening: bool = True
+) -> Iterator[Session]:
     """Start the nodes; at the end of the context they are ended in order.
 
     Discovery stays on this machine and in a domain of its own, unless the environment says otherwise.
 
     :param logs: folder for each node's log and parameters.
     :param echo: gets (node, line) for every line that a node prints, from other threads.
+    :param listening: whether the observer is to hear the conversation; without it :meth:`Session.run` cannot be used.
     """
     with contextlib.ExitStack() as stack:
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         if "ROS_DOMAIN_ID" not in os.environ:
             os.environ["ROS_DOMAIN_ID"] = str(stack.enter_context(free_domain()))
             stack.callback(os.environ.pop, "ROS_DOMAIN_ID", None)
-        specs = describe(options, observers=observer.TOPICS)
+        specs = describe(options, observers=observer.TOPICS if listening else ())
         context = Context()
         rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(context.try_shutdown)
@@ -81,6 +84,7 @@ def session(options: GraphOptions, logs: Path, echo: Callable[[str, str], None] 
         seer = Observer(
             specs[0].namespace,
             anticipatory=options.mode == "anticipatory",
+            listening=listening,
             context=context,
             parameter_overrides=[Parameter("use_sim_time", value=simulated)],
         )
