@@ -1,7 +1,7 @@
 """Node `head_simulator`: a simulated head that obeys commands as a robot's controllers do.
 
 Takes trajectories by joint_trajectory_controller's rules, forward commands, and head poses; publishes joint states,
-with noise and delay on request; films itself.
+with noise and delay on request, and its URDF, so that a recording can be shown in 3D; films itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from timar_ros.errors import UserError
@@ -24,6 +24,7 @@ from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.joint_messages import joint_state_message
 from timar_ros.nodes.messages import MessageError, to_ns
+from timar_ros.resources import share
 from timar_ros.retarget.kinematics import Neck
 from timar_ros.retarget.profile import load_profile
 from timar_ros.simulation.controller import ForwardController, RejectedError, TrajectoryController
@@ -76,6 +77,7 @@ class HeadSimulator(ManagedNode):
         )
         self._forward = ForwardController(self._profile.names)
         self._states = self.publish_on(JointState, "joint_states", qos.commands())
+        self._description = self.publish_on(String, "robot_description", qos.latched())
         self.subscribe(JointTrajectory, "joint_trajectory", self._take_trajectory, qos.commands(), optional=True)
         self.subscribe(Float64MultiArray, "commands", self._take_forward, qos.commands(), optional=True)
         self.subscribe(PoseStamped, "head_pose", self._take_pose, qos.commands(), optional=True)
@@ -84,7 +86,10 @@ class HeadSimulator(ManagedNode):
         self.get_logger().info(f"simulating {self._profile.title} ({self._head.engine})")
 
     def activate(self) -> None:
-        """Hold the head where it is; begin to film."""
+        """Say what the head looks like, hold it where it is; begin to film."""
+        with contextlib.suppress(UserError):  # only of the package's own robots there is a description
+            text = share("urdf", f"{self._profile.name}.urdf").read_text(encoding="utf-8")
+            self._description.publish(String(data=text))
         self._controller.reset(self._head.read().position)
         self._commanded: NDArray[np.float64] | None = None
         self._time_ns = 0
