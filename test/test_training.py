@@ -306,16 +306,22 @@ def small_options(**changes: Any) -> Any:
 
 
 class TestObjective:
+    @pytest.mark.parametrize("lowered", [False, True], ids=["fp32", "bf16"])
     @pytest.mark.parametrize(
-        "variant", [{}, {"diffusion": False}, {"causal": False}, {"encoder_only": False}, {"turn_seconds": 0.4}]
-    )
-    def test_every_variant_trains_and_samples(self, data: Path, tmp_path: Path, variant: dict[str, Any]) -> None:
+        "variant",
+        [{}, {"diffusion": False}, {"causal": False}, {"encoder_only": False}, {"turn_seconds": 0.4},
+         {"turn_seconds": 2.0}],
+    )  # fmt: skip
+    def test_every_variant_trains_and_samples(
+        self, data: Path, tmp_path: Path, variant: dict[str, Any], lowered: bool
+    ) -> None:
         config = small(data, tmp_path, model={**MODEL, **variant}, aligned_start=True)
         model = build_model(config)
         clips = TrainingClips(config, model.config.turn_frames, 1000)
         batch = collate([clips[0, i, i] for i in range(2)])
         batch.pop("name")
-        loss, error, count = Objective(model)(batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+            loss, error, count = Objective(model)(batch)
         (loss / count).backward()
         assert torch.isfinite(loss)
         assert 0 < float(error) <= float(loss.detach()) + 1e-6
@@ -338,6 +344,48 @@ class TestObjective:
             mask=batch["agent_mask"], timesteps=batch["timesteps"].flatten(), noise=batch["noise"].flatten(0, -2),
         )  # fmt: skip
         assert float(loss / count) == pytest.approx(float(own.loss), rel=1e-5)
+
+
+class TestTrainingOn:
+    def test_goes_on_from_a_model_and_says_what_is_new(
+        self, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = Trainer(small(data, tmp_path / "first"))
+        first.fit()
+        source = str(tmp_path / "first/model")
+        same = build_model(small(data, tmp_path / "same", start=source))
+        given, taken = load_timar(source).state_dict(), same.state_dict()
+        assert all(torch.equal(taken[key], value) for key, value in given.items())
+        with caplog.at_level("INFO", "timar_ros"):
+            other = build_model(small(data, tmp_path / "other", start=source, model={**MODEL, "diffusion": False}))
+        assert "new: mlp_head" in caplog.text
+        key = "encoder_blocks.0.attn.qkv.weight"
+        assert torch.equal(other.state_dict()[key], given[key])
+
+    def test_its_speech_encoder_can_be_taken_alone_and_frozen(self, data: Path, tmp_path: Path) -> None:
+        first = Trainer(small(data, tmp_path / "first"))
+        first.fit()
+        source = str(tmp_path / "first/model")
+        speech = {"weights": source, "config": None, "trainable": False}
+        second = Trainer(small(data, tmp_path / "second", speech=speech))
+        second.fit()
+        given, kept = load_timar(source).state_dict(), load_timar(tmp_path / "second/model").state_dict()
+        heard = [key for key in given if key.startswith("speech_encoder.")]
+        assert heard and all(torch.equal(kept[key], given[key]) for key in heard)
+
+    def test_what_is_no_model_is_refused(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError):
+            build_model(small(data, tmp_path, start=str(tmp_path)))
+
+    @pytest.mark.parametrize("change", ["optimiser", "=1", "optimiser.steps.x=1", "optimiser.stops=3"])
+    def test_bad_changes_are_refused(self, repository: Path, change: str) -> None:
+        with pytest.raises(UserError):
+            load_config(repository / "config/train/timar_mini.yaml", [change])
+
+    def test_changes_replace_values(self, repository: Path) -> None:
+        changes = ["optimiser.steps=7", "model.causal=false", "data.path=x=y"]
+        config = load_config(repository / "config/train/timar_mini.yaml", changes)
+        assert (config.optimiser.steps, config.model["causal"], config.data.path) == (7, False, "x=y")
 
 
 class TestTrainer:

@@ -130,8 +130,14 @@ class TimarConfig:
         for name, value in counts.items():
             if value < 1 or not math.isclose(value, round(value)):
                 raise UserError(
-                    f"model configuration: a turn of {self.turn_seconds} s gives {value} {name}, not a whole number"
+                    f"model configuration: a turn of {self.turn_seconds} s gives {value:g} {name}, not a whole number"
+                    + (self._nearest_turns() if name == "frames" else "")
                 )
+
+    def _nearest_turns(self) -> str:
+        frames = math.floor(self.motion_rate * self.turn_seconds)
+        nearest = [count / self.motion_rate for count in (frames, frames + 1) if count]
+        return f": use {' or '.join(f'{seconds:g}' for seconds in nearest)} s"
 
     @property
     def turn_samples(self) -> int:

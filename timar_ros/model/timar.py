@@ -190,7 +190,7 @@ class Timar(nn.Module):
         x = x[~masked].view(batch, -1, x.shape[-1])
         for block in self.encoder_blocks:
             x = block(x, mask)
-        kept = self.decoder_embed(self.encoder_norm(x))
+        kept = self.decoder_embed(self.encoder_norm(x)).to(self.mask_token.dtype)  # autocast may have lowered it
         x = self.mask_token.expand(batch, count, -1).masked_scatter(~masked.unsqueeze(-1), kept)
         x = x + self.decoder_pos_embed_learned[:, :count]
         mask = turn_causal_mask(turns) if self.config.causal else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from timar_ros.baselines.checkpoint import save_dualtalk
+from timar_ros.baselines.checkpoint import is_dualtalk, load_dualtalk, save_dualtalk
 from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.data.dualtalk import DualTalkFolder
 from timar_ros.errors import UserError, require
@@ -23,16 +24,19 @@ from timar_ros.training.filterbank import initialise_filters
 
 # Clips whose motion gives the statistics for standardising: enough for three digits, read in seconds.
 STATISTICS_CLIPS = 400
-# What may change in a model that is trained on: how it is sampled, no shapes.
-FREE = ("sampling_steps", "noise_correlation", "head_noise_correlation")
+
+log = logging.getLogger(__name__)
 
 
 def build_model(config: TrainConfig) -> Timar | DualTalk:
     """A model with random weights (but a pretrained speech encoder, where the configuration names one)."""
-    if config.family == "dualtalk":
-        return _build_dualtalk(config)
+    model: Timar | DualTalk = _build_dualtalk(config) if config.family == "dualtalk" else _build_timar(config)
     if config.start is not None:
-        return _started(config, config.start)
+        _take_weights(model, config.start)
+    return model
+
+
+def _build_timar(config: TrainConfig) -> Timar:
     values = dict(config.model)
     size = values.pop("size", "large")
     shape = TimarConfig.of_size(str(size)).to_dict() | values
@@ -55,21 +59,16 @@ def build_model(config: TrainConfig) -> Timar | DualTalk:
     return model
 
 
-def _started(config: TrainConfig, source: str) -> Timar:
-    """A trained model to go on from; what the configuration says of its shape must fit."""
-    model = load_timar(source)
-    wanted = {key: value for key, value in config.model.items() if key != "size"}
-    unknown = sorted(set(wanted) - set(model.config.to_dict()))
-    if unknown:
-        raise UserError(f"model configuration: unknown entries {', '.join(unknown)}")
-    kept = model.config.to_dict() | {key: value for key, value in wanted.items() if key in FREE}
-    for key, value in wanted.items():
-        if kept[key] != value:
-            raise UserError(f"model.{key} is {value}, but {source}, which is to be trained on, has {kept[key]}")
-    model.config = TimarConfig.from_dict(kept)
-    model.speech_encoder.requires_grad_(config.speech.trainable)
-    model.name, model.trained = config.name, False
-    return model
+def _take_weights(model: Timar | DualTalk, source: str) -> None:
+    """Put a trained model's weights into ``model`` wherever name and shape agree, and say which stay as they are."""
+    trained: nn.Module = load_dualtalk(source) if is_dualtalk(source) else load_timar(source)
+    own, given = model.state_dict(), trained.state_dict()
+    taken = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    if not taken:
+        raise UserError(f"start: none of the weights in {source} fit this configuration's model")
+    model.load_state_dict(taken, strict=False)
+    new = sorted({key.split(".")[0] for key in own if key not in taken})
+    log.info("%d of %d weights from %s%s", len(taken), len(own), source, f"; new: {', '.join(new)}" if new else "")
 
 
 def _build_dualtalk(config: TrainConfig) -> DualTalk:

@@ -142,7 +142,8 @@ class TrainConfig:
     family: str = "timar"
     seed: int = 0
     start: str | None = None
-    """A trained model's folder to go on from (fine-tuning); None: random weights. Motion statistics are taken anew."""
+    """A trained model's folder to go on from (fine-tuning): weights of the same name and shape are taken, the rest
+    stays random. Statistics of the motion come from the data all the same."""
     aligned_start: bool = False
     """Start with positions and attention aligned in time (:mod:`timar_ros.training.alignment`)."""
     calm_jaw: float = 0.0
