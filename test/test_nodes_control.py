@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from timar_ros.model import save_timar
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import messages, qos
 from timar_ros.nodes.audio_sink import AudioSink
+from timar_ros.nodes.audio_source import AudioSource
+from timar_ros.nodes.retarget import Retarget
 from timar_ros.nodes.timar_inference import TimarInference
 from timar_ros.nodes.turn_segmenter import TurnSegmenter
 from timar_ros.srv import SetStyle
@@ -292,3 +295,16 @@ def test_the_partner_is_who_speaks_and_a_new_one_gets_a_fresh_history(world: Wor
     for stream in {chunk.stream_id for chunk in heard}:
         index = [chunk.sample_index for chunk in heard if chunk.stream_id == stream]
         assert index == list(range(0, 320 * len(index), 320))
+
+
+@pytest.mark.parametrize("cls", [TurnSegmenter, AudioSink, Retarget, AudioSource])
+def test_the_security_policy_lets_a_node_do_what_it_does(world: World, repository: Path, cls: Any) -> None:
+    sound = {"recording": str(repository / "samples" / "conversation.flac")} if cls is AudioSource else {}
+    node = world.add(cls, **sound)
+    policy = ElementTree.parse(repository / "config" / "security" / "policy.xml")
+    profile = policy.find(f".//profile[@node='{node.get_name()}']")
+    assert profile is not None
+    for kind, used in (("publish", node.publishers), ("subscribe", node.subscriptions)):
+        allowed = {topic.text for topic in profile.findall(f"topics[@{kind}='ALLOW']/topic")}
+        names = {item.topic_name.replace(f"/{node.get_name()}/", "~/").removeprefix("/") for item in used}
+        assert names <= allowed, f"{kind}: {names - allowed}"
