@@ -15,6 +15,9 @@ from timar_ros.errors import UserError
 def export_model(run: str | Path, folder: str | Path) -> None:
     """Write ``config.json``, ``model.safetensors`` (fp16; computed in fp32) and ``training_log.csv`` of a run.
 
+    Of a run that went on from another model, how that one was trained is kept too (``training.start``,
+    ``training_log_start.csv``).
+
     :raises UserError: the run has no model yet.
     """
     from timar_ros.baselines.checkpoint import is_dualtalk, load_dualtalk, save_dualtalk
@@ -25,7 +28,13 @@ def export_model(run: str | Path, folder: str | Path) -> None:
     if not described.exists():
         raise UserError(f"{run}: has no model yet; train first")
     notes = json.loads(described.read_text(encoding="utf-8"))
-    kept = {"training": notes["training"]}
+    kept = {"training": dict(notes["training"])}
+    start = kept["training"]["config"].get("start")
+    log = Path(start or run) / "training_log.csv"
+    earlier = log.read_bytes() if start and log.exists() else None  # read first: it may be the folder that is written
+    if start and (Path(start) / "config.json").exists():
+        before = json.loads((Path(start) / "config.json").read_text(encoding="utf-8"))
+        kept["training"]["start"] = before.get("training")
     if is_dualtalk(run / "model"):
         save_dualtalk(load_dualtalk(run / "model"), folder, name=notes["name"], dtype="float16", **kept)
     else:
@@ -38,3 +47,6 @@ def export_model(run: str | Path, folder: str | Path) -> None:
         save_timar(model, folder, name=notes["name"], dtype="float16", **kept)
     with atomic_path(folder / "training_log.csv") as temporary:
         shutil.copyfile(run / "log.csv", temporary)
+    if earlier is not None:
+        with atomic_path(folder / "training_log_start.csv") as temporary:
+            temporary.write_bytes(earlier)
