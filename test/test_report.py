@@ -341,12 +341,47 @@ def test_the_users_own_face(browser: Browser, bags: Path) -> None:
 
 
 @needs_browser
+def test_the_plots_show_a_window_that_follows_the_cursor(browser: Browser, bags: Path) -> None:
+    browser.open(bags / "one.html", "#t=1")
+    offered = browser.run("[...document.querySelectorAll('#spans button')].map((b) => b.textContent)")
+    assert offered == ["All", "5 s"]
+    shown = "document.querySelector('#panel-sound .plot')._fullLayout.xaxis.range"
+    browser.run("[...document.querySelectorAll('#spans button')].at(-1).click()")
+    browser.until(f"{shown}[1] === 5", "the window")
+    browser.run("timar.player.seek(6)")
+    browser.until(f"{shown}[0] <= 6 && {shown}[1] >= 6", "the window to follow")
+    browser.run("document.activeElement.blur()")
+    browser.press("+")
+    browser.until(f"Math.abs({shown}[1] - {shown}[0] - 2.5) < 0.01", "the closer look")
+    browser.press("0")
+    browser.until(f"{shown}[0] === 0 && {shown}[1] === {SECONDS}", "all of it")
+
+
+@needs_browser
+def test_without_sound_it_plays_all_the_same(browser: Browser, bags: Path, tmp_path: Path) -> None:
+    text = (bags / "one.html").read_text(encoding="utf-8")
+    mute = tmp_path / "mute.html"
+    mute.write_text(re.sub(r'(id="audio\d+">)[^<]*', r"\1AAAA", text), encoding="utf-8")
+    browser.open(mute)
+    browser.run("document.querySelector('#play').click()")
+    browser.until("timar.player.time > 0.2", "play without sound")
+
+
+@needs_browser
 @pytest.mark.slow
 def test_five_minutes_open_fast(browser: Browser, five_minutes: Path) -> None:
+    browser.call("Performance.enable", timeDomain="threadTicks")
     browser.open(five_minutes)
-    # Heads up and player ready, by the browser's own clock. 2 s on an idle machine; a busy one gets more.
-    spent = browser.run("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-    assert spent < 6000, spent
+    # What makes a page slow is counted, not timed: shader programs, and plots that nobody sees yet.
+    assert browser.run("timar.programs") == 1
+    assert browser.run("timar.panels.drawn") <= 3
+    assert browser.run("document.querySelectorAll('.panel .plot').length") > 10
+    # The page's work on its own thread, by that thread's clock: 0.7 s where the bar is 2 s (docs/report.md).
+    metrics = {one["name"]: one["value"] for one in browser.call("Performance.getMetrics")["metrics"]}
+    assert metrics["TaskDuration"] < 2.0, metrics
+    marks = browser.run("performance.getEntriesByType('mark').map((m) => [m.name, m.startTime])")
+    assert [name for name, _ in marks][-1] == "timar:usable"
+    assert marks[-1][1] < 20e3, "20 s by the wall's clock is too long on any machine"
 
 
 def test_the_recording_behind_a_report_is_whole(bags: Path) -> None:

@@ -57,7 +57,8 @@ export function layout(panel: Panel, range: Range, width: number): object {
   const grid = css("--grid");
   const axis = { color: ink, gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickfont: { size: 11 } };
   const legend = panel.traces.filter((t) => t.name).length > 1;
-  const margin = { l: narrow ? 46 : 58, r: narrow ? 8 : 14, t: legend ? 26 : 8, b: panel.timed ? 24 : 38 };
+  // The legend makes its own room. A unit stands in the heading of a plot over time.
+  const margin = { l: narrow ? 46 : 56, r: narrow ? 8 : 14, t: 8, b: panel.timed ? 24 : 38 };
   const time = { range, ...ticks(range, width - margin.l - margin.r), ticksuffix: " s", hoverformat: ".2f" };
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -83,7 +84,7 @@ export function layout(panel: Panel, range: Range, width: number): object {
     },
     yaxis: {
       ...axis,
-      title: panel.unit ? { text: panel.unit, font: { size: 11 }, standoff: 4 } : undefined,
+      title: panel.unit && !panel.timed ? { text: panel.unit, font: { size: 11 }, standoff: 4 } : undefined,
       range: panel.yRange,
       tickvals: panel.yTicks?.at,
       ticktext: panel.yTicks?.text,

@@ -217,11 +217,13 @@ export class Face implements Figure {
     this.skins.forEach((skin) => skin.bend(jaw));
     this.lowerTeeth.quaternion.copy(jaw);
     const width = MOUTH_WIDTH * (1 + 0.14 * pose.wide);
+    // At rest a friendly face; corners that fall are only hinted at.
+    const corners = 0.022 + (pose.smile > 0 ? 0.05 : 0.018) * pose.smile;
     const curve = (dy: number, arch: number, weight: number, lift: number): THREE.Vector3[] =>
       Array.from({ length: 25 }, (_, i) => {
         const u = (2 * i) / 24 - 1;
         const middle = 1 - u * u;
-        const d = faceDirection(u * width, MOUTH_Y + (dy + arch) * middle + 0.05 * pose.smile * u * u);
+        const d = faceDirection(u * width, MOUTH_Y + (dy + arch) * middle + corners * u * u);
         const p = humanHead(d).addScaledVector(d, lift);
         const turned = p.clone().sub(HINGE).applyQuaternion(jaw).add(HINGE);
         // The corners follow half-way, the middle wholly.

@@ -67,6 +67,8 @@ export class Panels {
     element.id = `panel-${panel.id}`;
     element.innerHTML = `<header><h3></h3><p></p></header><div class="plot"><div class="cursor" hidden></div></div>`;
     element.querySelector("h3")!.textContent = panel.title;
+    if (panel.timed && panel.unit) element.querySelector("h3")!.insertAdjacentHTML("beforeend", ` <small></small>`);
+    element.querySelector("small")?.append(`[${panel.unit}]`);
     element.querySelector("p")!.textContent = panel.note;
     const plot = element.querySelector<DrawnPlot>(".plot")!;
     plot.style.height = `${panel.height}px`;

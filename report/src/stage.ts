@@ -33,6 +33,7 @@ export class Stage {
     this.renderer.debug.checkShaderErrors = false;
     this.renderer.setPixelRatio(ratio);
     this.renderer.setScissorTest(true);
+    this.renderer.setClearColor(0, 0);
     host.prepend(canvas);
     this.renderer.compile(new THREE.Mesh(new THREE.BufferGeometry(), new Surface(0)), this.camera);
   }
@@ -144,10 +145,13 @@ export class Stage {
       slot.figure.show(pose, time);
       slot.element.classList.toggle("speaking", pose.speaking);
       slot.element.classList.toggle("unknown", !pose.known);
-      const left = box.left - base.left;
-      const bottom = height - (box.bottom - base.top);
-      this.renderer.setViewport(left, bottom, box.width, box.height);
-      this.renderer.setScissor(left, bottom, box.width, box.height);
+      // Whole pixels: between two slots none may be left over.
+      const left = Math.round(box.left - base.left);
+      const bottom = Math.round(height - (box.bottom - base.top));
+      const width = Math.round(box.right - base.left) - left;
+      const top = Math.round(height - (box.top - base.top));
+      this.renderer.setViewport(left, bottom, width, top - bottom);
+      this.renderer.setScissor(left, bottom, width, top - bottom);
       this.camera.aspect = box.width / box.height;
       const distance = this.camera.aspect < 0.8 ? 8.1 / (this.camera.aspect / 0.8) ** 0.75 : 8.1;
       const { yaw, pitch } = slot.orbit;

@@ -195,7 +195,7 @@ class _Page:
         ]
 
     def _tables(self) -> list[dict[str, Any]]:
-        names = _names(self.runs)
+        columns = ["", *(_names(self.runs) if len(self.runs) > 1 else ["value"])]
         tables = []
         for group, title in bag_metrics.GROUP_TITLES.items():
             present = [result for result in self.results if group in result]
@@ -208,13 +208,22 @@ class _Page:
                 label = order[key].label if order else key
                 shown = [bag_metrics.shown(group, key, r.get(group, {}).get(key, float("nan"))) for r in self.results]
                 rows.append([label, *shown])
-            tables.append({"title": title, "note": "", "columns": ["", *names], "rows": rows})
-        rows = [[str(key).replace("_", " "), str(value)] for key, value in self.first.info.items()]
+            by_clock = group == "latency" and any(run.simulated for run in self.runs)
+            note = "by the simulated clock: not what the machine took" if by_clock else ""
+            tables.append({"title": title, "note": note, "columns": columns, "rows": rows})
+        rows = [[str(key).replace("_", " "), _word(value)] for key, value in self.first.info.items()]
         if rows:
             tables.append(
                 {"title": "Stream", "note": "as the graph announced it", "columns": ["", "value"], "rows": rows}
             )
         return tables
+
+
+def _word(value: Any) -> str:
+    """A value of stream_info for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _names(runs: list[Recording]) -> list[str]:

@@ -124,8 +124,7 @@ def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> 
         one["traces"].append(line("measured", f"c{index % 5 + 1}", time, block.add(position)))
         if name in known:
             joint = known[name]
-            used = 100 * float(np.nanmax(position) - np.nanmin(position)) / (joint.upper - joint.lower)
-            one["note"] = f"limits {joint.lower:.2f} to {joint.upper:.2f} rad, {used:.0f} % of the range used"
+            one["note"] = f"limits {joint.lower:.2f} to {joint.upper:.2f}".replace("-", "−")
             margin = 0.06 * (joint.upper - joint.lower)
             one["yRange"] = [joint.lower - margin, joint.upper + margin]
             one["lines"] = [
