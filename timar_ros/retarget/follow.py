@@ -269,8 +269,10 @@ class Follower:
 
     def _stop(self, j: int) -> Float:
         """The next segment of the fastest stop of a joint, shape [segment, 3]."""
-        limits = self.limits
-        return stop_samples(self.state[j].tolist(), float(limits.acceleration[j]), float(limits.jerk[j]), self._times)
+        p, v, a = self.state[j].tolist()
+        if v == a == 0.0:
+            return np.tile(self.state[j], (self.segment, 1))
+        return stop_samples((p, v, a), float(self.limits.acceleration[j]), float(self.limits.jerk[j]), self._times)
 
     def _keeps(self, j: int, samples: Float) -> bool:
         """Whether a piece of a path of one joint stays within its limits and ends in a safe state."""

@@ -141,10 +141,12 @@ class FrameConverter:
         listen = np.array([o.listening_gain, o.listening_speed])
         speaks = np.ones(count, dtype=bool) if speaking is None or len(speaking) != count else speaking.astype(bool)
         gains = (talk if speaks[0] else listen) if self._gains is None else self._gains
+        result = np.where(speaks[:, None], talk, listen)
+        if (result == gains).all():
+            self._gains = gains
+            return result[:, 0], result[:, 1]
         keep = np.exp(-1.0 / (GAIN_SECONDS * rate))
-        result = np.empty((count, 2))
-        for index, speak in enumerate(speaks):
-            aim = talk if speak else listen
+        for index, aim in enumerate(result.copy()):
             gains = aim if np.abs(gains - aim).max() < 1e-4 else keep * gains + (1 - keep) * aim
             result[index] = gains
         self._gains = gains

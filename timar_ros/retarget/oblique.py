@@ -38,16 +38,19 @@ class ObliqueNeck:
         self._range = np.maximum(np.maximum(np.abs(lower), np.abs(upper)), 1e-6)
         rank = np.linalg.matrix_rank(axes, tol=1e-6)
         self._weights = np.ones(3) if rank == 3 else np.array([ROLL_WEIGHT, 1.0, 1.0])
+        self._cross = np.cross(axes[:, None, :], -np.eye(3))  # of each axis: cross @ v = axis x v
+        self._cross_twice = self._cross @ self._cross
 
     def _forward(self, angles: Float) -> tuple[Float, Float]:
         """The chain's rotation matrices [N, 3, 3] and the axes as the head's own frame sees them, [N, J, 3]."""
-        matrices = [Rotation.from_rotvec(angles[:, [j]] * axis).as_matrix() for j, axis in enumerate(self.axes)]
+        sine, versine = np.sin(angles)[:, :, None, None], 1.0 - np.cos(angles)[:, :, None, None]
+        matrices = np.eye(3) + sine * self._cross + versine * self._cross_twice
         after = np.broadcast_to(np.eye(3), (len(angles), 3, 3))
         jacobian = np.empty((len(angles), len(self.axes), 3))
         for j in range(len(self.axes) - 1, -1, -1):
             # A joint's axis is not moved by its own rotation: only what comes after it changes how the head sees it.
-            jacobian[:, j] = np.einsum("nji,j->ni", after, self.axes[j])
-            after = matrices[j] @ after
+            jacobian[:, j] = self.axes[j] @ after
+            after = matrices[:, j] @ after
         return after, jacobian
 
     def solve(self, wanted: Rotation) -> Float:
@@ -73,7 +76,7 @@ class ObliqueNeck:
         left = np.arange(len(target))  # those that still move
         for iteration in range(ITERATIONS):
             reached, jacobian = self._forward(angles[left])
-            error = Rotation.from_matrix(np.swapaxes(reached, 1, 2) @ target[left]).as_rotvec() * self._weights
+            error = _rotation_vectors(np.swapaxes(reached, 1, 2) @ target[left]) * self._weights
             missed[left] = np.linalg.norm(error, axis=1)
             weighted = np.swapaxes(jacobian, 1, 2) * self._weights[None, :, None] * scale  # [N, 3, J], in ranges
             comfort = 0.5 if iteration < ITERATIONS - 8 else 0.0
@@ -89,26 +92,40 @@ class ObliqueNeck:
 
     def _step(self, jacobian: Float, error: Float, angles: Float, comfort: float) -> Float:
         """One damped step in units of ranges, [N, J], with joints that would leave their limits held."""
-        count, _, joints = jacobian.shape
         lower, upper = self.lower / self._range, self.upper / self._range
-        free = np.ones((count, joints), dtype=bool)
-        held = np.zeros((count, joints))
-        step = np.zeros((count, joints))
-        for _ in range(joints + 1):
-            active = jacobian * free[:, None, :]
-            rest = error - np.einsum("nij,nj->ni", jacobian, held)
-            normal = active @ np.swapaxes(active, 1, 2) + 1e-9 * np.eye(3)
-            inverse = np.swapaxes(active, 1, 2) @ np.linalg.inv(normal)
-            pull = -comfort * angles * free
-            step = np.einsum("nji,ni->nj", inverse, rest)
-            step += pull - np.einsum("nji,nik,nk->nj", inverse, active, pull)
-            step = step * free + held
+        free, held, result = np.ones(angles.shape, dtype=bool), np.zeros(angles.shape), np.empty_like(angles)
+        left = np.arange(len(angles))  # those in which the last try had to hold another joint
+        while len(left):
+            at, active = angles[left], jacobian[left] * free[left][:, None, :]
+            rest = (error[left] - _times(jacobian[left], held[left]))[:, :, None]
+            pull = (-comfort * at * free[left])[:, :, None]
+            across = np.swapaxes(active, 1, 2)
+            solved = np.linalg.solve(active @ across + 1e-9 * np.eye(3), rest - active @ pull)
+            step = (pull + across @ solved)[:, :, 0] * free[left] + held[left]
             limit = np.maximum(1.0, np.max(np.abs(step), axis=1, keepdims=True) / 0.5)
-            step = np.where(free, step / limit, step)
-            after = angles + step
-            out = free & ((after < lower - 1e-12) | (after > upper + 1e-12))
-            if not out.any():
-                break
-            held = np.where(out, np.clip(after, lower, upper) - angles, held)
-            free &= ~out
-        return step
+            step = np.where(free[left], step / limit, step)
+            result[left] = step
+            after = at + step
+            out = free[left] & ((after < lower - 1e-12) | (after > upper + 1e-12))
+            held[left] = np.where(out, np.clip(after, lower, upper) - at, held[left])
+            free[left] &= ~out
+            left = left[out.any(axis=1)]
+        return result
+
+
+def _times(matrices: Float, vectors: Float) -> Float:
+    """Matrices [N, I, J] times vectors [N, J]: [N, I]."""
+    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0])
+
+
+def _rotation_vectors(matrices: Float) -> Float:
+    """Axis times angle [N, 3] of rotation matrices [N, 3, 3]: scipy's, without its checks."""
+    m = matrices
+    vectors = 0.5 * np.stack([m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]], axis=1)
+    sine = np.linalg.norm(vectors, axis=1)
+    angle = np.arctan2(sine, 0.5 * (m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2] - 1.0))
+    result = vectors * np.divide(angle, sine, out=np.ones_like(sine), where=sine > 1e-12)[:, None]
+    turned = angle > 3.0  # near half a turn the sine says little about the axis
+    if turned.any():
+        result[turned] = Rotation.from_matrix(m[turned]).as_rotvec()
+    return np.asarray(result)
