@@ -65,24 +65,19 @@ synth-tools:  ## the speech synthesisers that `timar synth` uses (Debian, Ubuntu
 	if [ "$$(id -u)" != 0 ]; then echo "not root: run 'sudo apt-get install$$missing'" >&2; exit 1; fi; \
 	apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null && echo "installed:$$missing"
 
-# The whole way in minutes: make mini MINI=out/mini MINI_DATA=out/synth MINI_MODEL=out/mini/model \
-#   MINI_CONVERSATIONS=20 MINI_STEPS=4 MINI_MORE=2 MINI_ARGS='--set speech.filterbank_steps=4'
-MINI ?= runs/mini
+# The whole way in minutes: make mini MINI=out/mini MINI_DATA=out/synth MINI_MODEL=out/mini-model MINI_CONVERSATIONS=20 \
+#   MINI_ARGS='--steps 4 --set speech.filterbank_steps=4'
+MINI ?= runs/timar-mini
 MINI_DATA ?= data/synth
 MINI_MODEL ?= models/timar-mini
 MINI_CONVERSATIONS ?= 320
-MINI_STEPS ?= 1650
-MINI_MORE ?= 150
 MINI_ARGS ?=
-TRAIN = run() { config=config/train/$$1.yaml; folder=$$2; shift 2; resume=; [ ! -e $$folder ] || resume=--resume; \
-  timar train $$config --data $(MINI_DATA) --folder $$folder $$resume "$$@" $(MINI_ARGS); };
 mini: synth-tools  ## train the model that ships from nothing (an hour or two); goes on where it stopped
 	@$(SET_UP) run
-	@$(ACTIVATE) [ -e $(MINI_DATA).done ] || { mkdir -p $(MINI_DATA) && \
+	@$(ACTIVATE) [ -e $(MINI_DATA).done ] || { rm -rf $(MINI_DATA) && mkdir -p $(dir $(MINI_DATA)) && \
 	  timar synth $(MINI_DATA) --conversations $(MINI_CONVERSATIONS) --seed 1 && touch $(MINI_DATA).done; }
-	@$(ACTIVATE) $(TRAIN) run timar_mini $(MINI)/first --steps $(MINI_STEPS) --export $(MINI)/first-model
-	@$(ACTIVATE) $(TRAIN) run mini_comparison $(MINI)/second --steps $(MINI_MORE) --export $(MINI_MODEL) --set name=timar-mini \
-	  --set start=$(MINI)/first-model --set speech.weights=$(MINI)/first-model
+	@$(ACTIVATE) timar train config/train/timar_mini.yaml --data $(MINI_DATA) --folder $(MINI) \
+	  --export $(MINI_MODEL) $$([ ! -d $(MINI) ] || echo --resume) $(MINI_ARGS)
 
 clean:  ## remove what was built and written; the environment stays
 	rm -rf build dist out install log *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
