@@ -119,9 +119,9 @@ function faceSurfaces(): NonNullable<typeof surfaces> {
     return !(d.z > 0 && Math.abs(along) < 1 && Math.abs(d.y - MOUTH_Y) < 0.024 * Math.sqrt(1 - along * along) + 0.004);
   };
   surfaces ??= {
-    skin: closedSurface(humanHead, 160, 144, slit),
+    skin: closedSurface(humanHead, 128, 112, slit),
     cavity: closedSurface(humanHead, 64, 48, undefined, 0.95),
-    hair: closedSurface((d) => humanHead(d).addScaledVector(d, hairLift(d)), 128, 96, (d) => hairLift(d) > -0.028),
+    hair: closedSurface((d) => humanHead(d).addScaledVector(d, hairLift(d)), 112, 80, (d) => hairLift(d) > -0.028),
   };
   return surfaces;
 }
@@ -173,8 +173,7 @@ export class Face implements Figure {
     for (const side of [-1, 1]) this.addEye(side, look, skin);
     this.head.add(new THREE.Mesh(hair.geometry, new Surface(look.hair, 0.7)));
     for (const side of [-1, 1]) {
-      const ear = new THREE.Mesh(new THREE.SphereGeometry(0.17, 32, 24), skin);
-      ear.scale.set(0.36, 1, 0.62);
+      const ear = new THREE.Mesh(new THREE.SphereGeometry(0.17, 32, 24).scale(0.36, 1, 0.62), skin);
       ear.position.set(side * 0.785, -0.06, -0.06);
       ear.rotation.y = side * 0.35;
       this.head.add(ear);
@@ -259,7 +258,6 @@ export class Robot implements Figure {
     pivot.add(this.head);
     this.group.add(pivot);
     const shellMaterial = new Surface(0xf2f4f7, 0.32, 0.05);
-    shellMaterial.side = THREE.DoubleSide;
     const dark = new Surface(0x1b2028, 0.4, 0.3);
     this.glow = new Surface(0x111111);
     this.trim = new Surface(colors.accent, 0.4, 0.1);
@@ -410,8 +408,8 @@ function bust(cloth: THREE.Material): THREE.Mesh {
   const outline = [
     [0.0, -2.6], [1.3, -2.6], [1.28, -2.15], [1.12, -1.8], [0.8, -1.58], [0.52, -1.43], [0.43, -1.28], [0.36, -1.25],
   ].map(([x, y]) => new THREE.Vector2(x, y));
-  const mesh = new THREE.Mesh(new THREE.LatheGeometry(new THREE.SplineCurve(outline).getPoints(40), 64), cloth);
-  mesh.scale.z = 0.62;
+  const lathe = new THREE.LatheGeometry(new THREE.SplineCurve(outline).getPoints(40), 64).scale(1, 1, 0.62);
+  const mesh = new THREE.Mesh(lathe, cloth);
   mesh.position.z = -0.2;
   return mesh;
 }

@@ -11,12 +11,13 @@ uniform mat4 modelMatrix;
 uniform mat4 viewMatrix;
 uniform mat4 projectionMatrix;
 uniform vec3 cameraPosition;
-out vec3 vNormal;
-out vec3 vView;
-out vec3 vColor;
+centroid out vec3 vNormal;
+centroid out vec3 vView;
+centroid out vec3 vColor;
 void main() {
   vec4 world = modelMatrix * vec4(position, 1.0);
-  vNormal = transpose(inverse(mat3(modelMatrix))) * normal;
+  // Nothing on the stage is scaled more one way than another, so that normals turn as points do.
+  vNormal = mat3(modelMatrix) * normal;
   vView = cameraPosition - world.xyz;
   vColor = color;
   gl_Position = projectionMatrix * viewMatrix * world;
@@ -25,9 +26,9 @@ void main() {
 // Three lamps and the sky over a Lambert and GGX surface; tones by ACES as Stephen Hill fitted it; sRGB out.
 const FRAGMENT = /* glsl */ `
 precision highp float;
-in vec3 vNormal;
-in vec3 vView;
-in vec3 vColor;
+centroid in vec3 vNormal;
+centroid in vec3 vView;
+centroid in vec3 vColor;
 uniform vec3 base;
 uniform vec3 glow;
 uniform vec2 finish;
