@@ -204,6 +204,9 @@ def test_bad_bags_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "nothing.mcap").write_bytes(b"")
     head = (tmp_path / "good" / "good.mcap").read_bytes()[:200]
     (tmp_path / "head.mcap").write_bytes(head)
+    (tmp_path / "magic.mcap").write_bytes(head[:10])
+    whole = (tmp_path / "good" / "good.mcap").read_bytes()
+    (tmp_path / "flipped.mcap").write_bytes(whole.replace(b"Header header", b"Hea(er header"))
     (tmp_path / "yaml").mkdir()
     (tmp_path / "yaml" / "metadata.yaml").write_text("rosbag2_bagfile_information: {version: 9}")
     (tmp_path / "broken_yaml").mkdir()
@@ -219,6 +222,8 @@ def test_bad_bags_give_one_line(tmp_path: Path) -> None:
         "junk.db3",
         "nothing.mcap",
         "head.mcap",
+        "magic.mcap",
+        "flipped.mcap",
         "yaml",
         "broken_yaml",
         "no_messages",

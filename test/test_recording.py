@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from timar_ros.data import bag_messages
-from timar_ros.data.bags import BagWriter
+from timar_ros.data.bags import TOPICS, BagWriter
 from timar_ros.data.recording import find_bag, load_recording
 from timar_ros.errors import UserError
 
@@ -80,6 +80,33 @@ def test_a_message_that_contradicts_itself(tmp_path: Path) -> None:
         bag.write("/agent/motion", 1, message)
     with pytest.raises(UserError, match="contradicts itself"):
         load_recording(tmp_path / "bag")
+
+
+def write_audio(path: Path, samples: np.ndarray, leap_ns: int = 0) -> Path:
+    """A user of one second in two halves, the second late by a leap of the clock."""
+    with BagWriter(path) as bag:
+        bag.add_topic("/user/audio", TOPICS["user/audio"])
+        for index in range(2):
+            stamp = factory.START_NS + index * (500_000_000 + leap_ns)
+            half = samples[index * 8000 : (index + 1) * 8000]
+            bag.write("/user/audio", stamp, bag_messages.audio_chunk(bag.types, stamp, index * 8000, 16000, half))
+    return path
+
+
+def test_a_clock_that_leaps_is_refused(tmp_path: Path) -> None:
+    write_audio(tmp_path / "bag", np.zeros(16000, np.float32), leap_ns=400 * 86400 * 10**9)
+    with pytest.raises(UserError, match="9600 hours"):
+        load_recording(tmp_path / "bag")
+
+
+def test_samples_that_are_no_numbers_are_silent_and_told(tmp_path: Path) -> None:
+    samples = np.full(16000, 0.5, np.float32)
+    samples[100:103] = [np.nan, np.inf, -np.inf]
+    recording = load_recording(write_audio(tmp_path / "bag", samples))
+    assert recording.user_audio is not None
+    assert (recording.user_audio[100:103] == 0).all()
+    assert np.count_nonzero(recording.user_audio) == 15997
+    assert any("3 samples of /user/audio" in warning for warning in recording.warnings)
 
 
 def test_a_run_with_two_bags_must_be_told_apart(tmp_path: Path) -> None:

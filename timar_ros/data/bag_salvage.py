@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class SalvageReader:
                         if not channels:
                             raise UserError(f"{path} is not an MCAP file") from error
                         break
-                    except (McapError, ValueError, EOFError, OSError, MemoryError):
+                    except (McapError, struct.error, ValueError, EOFError, OSError, MemoryError):
                         break  # the torn end: what came before it is good
                     if isinstance(record, Schema):
                         schemas[record.id] = record

@@ -27,7 +27,7 @@ from rosbags.interfaces import Qos as BagQos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from timar_ros.data.bag_salvage import SalvageReader
@@ -217,7 +217,11 @@ class BagReader:
         if not self.path.exists():
             raise UserError(f"no bag at {self.path}: give a bag folder, an .mcap or a .db3 file")
         self._reader: Reader | SalvageReader = self._open()
-        self._store = _store_of(self._reader.connections)
+        try:
+            self._store = _store_of(self._reader.connections)
+        except (TypesysError, ValueError, KeyError, IndexError, AssertionError) as error:
+            self.close()
+            raise UserError(f"the bag {self.path} is damaged: it describes no valid message types") from error
         if not self.topics or not any(topic.count for topic in self.topics.values()):
             self.close()
             raise UserError(f"the bag {self.path} is empty: it holds no message")

@@ -20,6 +20,8 @@ from timar_ros.errors import UserError
 
 RATE = 16000
 MOTION_RATE = 25.0
+LONGEST_HOURS = 24.0
+"""Stamps further apart are a clock's leap, not a conversation."""
 
 Floats = npt.NDArray[np.float32]
 Times = npt.NDArray[np.float64]
@@ -186,6 +188,7 @@ class _Loader:
             }.items()
         }
         self.audio: dict[str, list[tuple[int, int, int, int, Floats]]] = {"user/audio": [], "agent/audio": []}
+        self.unsound: dict[str, int] = {}
         self.motion: dict[str, list[tuple[int, float, Floats, npt.NDArray[np.uint8]]]] = {
             "user/motion": [],
             "agent/motion": [],
@@ -202,7 +205,7 @@ class _Loader:
         if not any(self.names[n] for n in ("user/audio", "agent/audio", "agent/motion", "user/motion", "turns")):
             raise UserError(
                 f"{self.path} holds no conversation of ours: none of user/audio, agent/audio, agent/motion, turns; "
-                f"it has {', '.join(sorted(self.bag.topics)[:8])}"
+                f"it has {', '.join(f'{t.name} ({t.msgtype})' for t in list(self.bag.topics.values())[:8])}"
             )
         self._read()
         delay = float(self.info.get("playback_delay", 0.0))
@@ -225,6 +228,8 @@ class _Loader:
             recording.warnings.append(
                 f"recorded in simulated time ({ticking}): latencies are by that clock, not by the wall's"
             )
+        for short, count in self.unsound.items():
+            recording.warnings.append(f"{count} samples of {self.names[short]} are no numbers: silent here")
         recording.user_audio = self._audio("user/audio", recording)
         recording.agent_audio = self._audio("agent/audio", recording)
         recording.user_motion = self._motion("user/motion", origin, 0.0)
@@ -246,6 +251,10 @@ class _Loader:
     def _take(self, short: str, arrived: int, message: Any) -> None:
         if short in self.audio:
             samples = bag_messages.samples_of(message).mean(axis=1)
+            sound = np.isfinite(samples)
+            if not sound.all():
+                self.unsound[short] = self.unsound.get(short, 0) + int(np.count_nonzero(~sound))
+                samples = np.where(sound, samples, np.float32(0.0))
             stamp = bag_messages.stamp_ns(message.header.stamp)
             entry = (stamp, int(message.stream_id), int(message.sample_index), int(message.sample_rate), samples)
             self.audio[short].append(entry)
@@ -295,6 +304,9 @@ class _Loader:
                     ends.append(stamp - shift + round(len(frames) / max(rate, 1e-3) * 1e9))
         if not starts:
             raise UserError(f"{self.path}: its topics of audio and motion are empty")
+        hours = (max(ends) - min(starts)) / 3600e9
+        if hours > LONGEST_HOURS:
+            raise UserError(f"{self.path}: the stamps of its audio or motion span {hours:.0f} hours: a clock has leapt")
         return min(starts), max(ends)
 
     def _audio(self, short: str, recording: Recording) -> Floats | None:
@@ -315,7 +327,7 @@ class _Loader:
             if rate <= 0:
                 raise UserError(f"{self.path}: {self.names[short]} has chunks with a sample rate of {rate}")
             length = max(piece[2] + len(piece[4]) for piece in of_stream) - first_index
-            if length > 24 * 3600 * rate:
+            if length > LONGEST_HOURS * 3600 * rate:
                 raise UserError(
                     f"{self.path}: sample indices of {self.names[short]} span {length / rate / 3600:.0f} hours"
                 )

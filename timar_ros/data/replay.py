@@ -219,7 +219,9 @@ class _Replay:
             self._announce(writer)
             self._work(writer)
             if not self.motions:
-                raise UserError(f"{self.bag.path} gave no turn: is its audio shorter than {self._seconds:.0f} s?")
+                raise UserError(
+                    f"{self.bag.path} gave no turn: its audio is shorter than {self._seconds:.0f} s, or no numbers"
+                )
             if self.robot is not None:
                 self._retarget(writer, self.robot)
         frames, speaking = self._film()
