@@ -237,7 +237,7 @@ def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int
     player = None
     memory: list[tuple[float, dict[str, float]]] = []
     blocks: list[Any] = []
-    ear = Microphone("virtual_ear", rate=RATE, report=print)
+    ear = Microphone("virtual_ear", rate=RATE, stall_seconds=5.0, report=print)
     try:
         while not up.is_set():
             watch.spin(speaking=False)
@@ -333,7 +333,7 @@ def judge(
         ),
         f"jaw follows its stamps by {jaw * 1e3:+.0f} ms (r {likeness:.2f}): {offset:+.0f} ms against the sound"
         " (bar 40)": abs(offset) <= 40.0,
-        f"turns without motion: {missing or 'none'}": not missing or args.unplug,
+        f"turns without motion: {len(missing)} {missing[:12] or ''}": not missing or args.unplug,
         "samples lost (of 16000 a turn): " + ", ".join(
             f"{role} {sum(turns.values())}" + (f" in turns {list(turns)[:8]}" if turns else "")
             for role, turns in watch.lost.items()

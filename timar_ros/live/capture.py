@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from timar_ros.errors import UserError
-from timar_ros.live.devices import START_SECONDS, find_device, portaudio, refresh
+from timar_ros.live.devices import find_device, portaudio
+from timar_ros.live.reopening import Reopening
 from timar_ros.live.timing import SampleClock
 
 # The device's time running ahead of its samples by this much, so many blocks in a row, is a loss.
@@ -46,7 +46,7 @@ class CaptureCounters:
     dropped_blocks: int = 0
 
 
-class Microphone:
+class Microphone(Reopening):
     """Reads a device in the background; a device that goes away is reopened when it comes back.
 
     The time of a sample is what the driver says of its conversion, not when the callback ran, smoothed by a
@@ -73,22 +73,15 @@ class Microphone:
         clock: Callable[[], int] = time.time_ns,
         report: Callable[[str], None] = print,
     ) -> None:
-        self.device = device
+        super().__init__("microphone", device, stall_seconds, report)
         self.counters = CaptureCounters()
         self._wanted = (rate, channels)
         self._block_seconds = block_seconds
-        self._stall = stall_seconds
         self._clock = clock
-        self._report = report
         # Ten seconds of blocks: a reader that is further behind has lost touch with real time.
         self._blocks: queue.Queue[Block] = queue.Queue(maxsize=max(2, int(10 / block_seconds)))
-        self._stream: Any = None
         self._stream_id = 0
-        self._last_callback = self._opened = 0.0
-        self._closing = threading.Event()
-        self._open()
-        self._watcher = threading.Thread(target=self._watch, name="microphone", daemon=True)
-        self._watcher.start()
+        self._begin()
 
     def read(self, timeout: float | None = None) -> Block | None:
         """The next block, or None when none came within ``timeout`` seconds (or the microphone was closed)."""
@@ -96,13 +89,6 @@ class Microphone:
             return self._blocks.get(timeout=timeout)
         except queue.Empty:
             return None
-
-    def close(self) -> None:
-        """Stop and release the device; safe to call again."""
-        self._closing.set()
-        if self._watcher.is_alive() and threading.current_thread() is not self._watcher:
-            self._watcher.join()
-        self._close_stream()
 
     def _open(self) -> None:
         sd = portaudio()
@@ -112,7 +98,8 @@ class Microphone:
         error: Exception | None = None
         for channels in attempts:
             try:
-                self._start(sd, found.index, rate, channels)
+                self._start(self._listening(sd, found.index, rate, channels))
+                self._stream_id += 1
             except sd.PortAudioError as reason:
                 error = reason
             else:
@@ -122,7 +109,7 @@ class Microphone:
             "give another rate or device ('timar audio devices')"
         )
 
-    def _start(self, sd: Any, index: int, rate: int, channels: int) -> None:
+    def _listening(self, sd: Any, index: int, rate: int, channels: int) -> Any:
         stream_id = self._stream_id + 1
         clock = SampleClock(rate)
         position = 0
@@ -130,7 +117,7 @@ class Microphone:
 
         def arrived(data: npt.NDArray[np.float32], frames: int, when: Any, status: Any) -> None:
             nonlocal position, leaps
-            self._last_callback = time.monotonic()
+            self._note_alive()
             # How old the first sample is by the driver's clock, read together with ours: our own delay drops out.
             age = self._stream.time - when.inputBufferAdcTime if self._stream is not None else -1.0
             if not 0.0 <= age < 5.0:  # some drivers leave the field empty
@@ -154,8 +141,7 @@ class Microphone:
             except queue.Full:
                 self.counters.dropped_blocks += 1
 
-        self._last_callback = self._opened = time.monotonic()
-        stream = sd.InputStream(
+        return sd.InputStream(
             device=index,
             channels=channels,
             samplerate=rate,
@@ -164,35 +150,3 @@ class Microphone:
             latency="low",
             callback=arrived,
         )
-        self._stream, self._stream_id = stream, stream_id
-        try:
-            stream.start()
-        except sd.PortAudioError:
-            self._close_stream()
-            raise
-
-    def _close_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            try:
-                stream.abort(ignore_errors=True)
-                stream.close(ignore_errors=True)
-            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
-                self._report(f"microphone: closing failed: {error}")
-
-    def _watch(self) -> None:
-        while not self._closing.wait(0.1):
-            heard = max(self._last_callback, self._opened + START_SECONDS)
-            if self._stream is not None and self._stream.active and time.monotonic() - heard < self._stall:
-                continue
-            if self._stream is not None:
-                self._report(f"microphone {self.device or '(default)'} is gone; trying to reopen it")
-                self._close_stream()
-            try:
-                refresh()
-                self._open()
-            except Exception:  # not there yet; the next round tries again
-                self._closing.wait(0.5)
-            else:
-                self.counters.reopened += 1
-                self._report(f"microphone {self.device or '(default)'} is back")

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from timar_ros.errors import UserError, require
-from timar_ros.live.devices import INSTALL, START_SECONDS, find_device, portaudio, refresh
+from timar_ros.live.devices import INSTALL, find_device, portaudio
+from timar_ros.live.reopening import Reopening
 from timar_ros.live.timing import SampleClock
 
 Samples = npt.NDArray[np.float32]
@@ -23,6 +24,8 @@ JUMP_SECONDS = 0.04
 # No more than this is the pitch changed to catch up: 0.5 % is a tenth of a semitone.
 MAX_CORRECTION = 0.005
 FADE_SECONDS = 0.005
+# A loudspeaker that asks for nothing for so long is taken for gone.
+STALL_SECONDS = 1.0
 
 
 class Timeline:
@@ -175,7 +178,7 @@ class Follower:
         self._fade_in = True
 
 
-class Speaker:
+class Speaker(Reopening):
     """Plays a :class:`Timeline` on a sound device; reopens a device that went away.
 
     :param timeline: filled by the caller with stamped samples.
@@ -197,27 +200,14 @@ class Speaker:
         rate: int = 0,
         report: Callable[[str], None] = print,
     ) -> None:
+        super().__init__("loudspeaker", device, STALL_SECONDS, report)
         self.timeline = timeline
-        self.device = device
         self.latency_s = 0.0
         self.ready = threading.Event()
         self._clock = clock
         self._rate = rate
-        self._report = report
-        self._stream: Any = None
-        self._last_callback = self._opened = 0.0
-        self._closing = threading.Event()
         self.counters = PlaybackCounters()
-        self._open()
-        self._watcher = threading.Thread(target=self._watch, name="speaker", daemon=True)
-        self._watcher.start()
-
-    def close(self) -> None:
-        """Stop and release the device; safe to call again."""
-        self._closing.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
-        self._close_stream()
+        self._begin()
 
     def _open(self) -> None:
         sd = portaudio()
@@ -230,7 +220,7 @@ class Speaker:
 
         def wanted(out: npt.NDArray[np.float32], frames: int, when: Any, status: Any) -> None:
             nonlocal position
-            self._last_callback = time.monotonic()
+            self._note_alive()
             # By the driver's clock, read together with ours: our own delay drops out.
             ahead = when.outputBufferDacTime - self._stream.time if self._stream is not None else -1.0
             if not 0.0 <= ahead < 5.0:
@@ -252,39 +242,10 @@ class Speaker:
                 latency="low",
                 callback=wanted,
             )
-            self._last_callback = self._opened = time.monotonic()
-            self._stream = stream
             self.latency_s = float(stream.latency)
-            stream.start()
+            self._start(stream)
         except sd.PortAudioError as error:
-            self._close_stream()
             raise UserError(
                 f"loudspeaker '{found.name}' does not open with {rate} Hz ({error}); "
                 "give another rate or device ('timar audio devices')"
             ) from error
-
-    def _close_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            try:
-                stream.abort(ignore_errors=True)
-                stream.close(ignore_errors=True)
-            except Exception as error:  # a driver whose device is gone may fail in any way; it must not end us
-                self._report(f"loudspeaker: closing failed: {error}")
-
-    def _watch(self) -> None:
-        while not self._closing.wait(0.1):
-            heard = max(self._last_callback, self._opened + START_SECONDS)
-            if self._stream is not None and self._stream.active and time.monotonic() - heard < 1.0:
-                continue
-            if self._stream is not None:
-                self._report(f"loudspeaker {self.device or '(default)'} is gone; trying to reopen it")
-                self._close_stream()
-            try:
-                refresh()
-                self._open()
-            except Exception:  # not there yet; the next round tries again
-                self._closing.wait(0.5)
-            else:
-                self.counters.reopened += 1
-                self._report(f"loudspeaker {self.device or '(default)'} is back")

@@ -22,6 +22,7 @@ from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.messages import audio_message, motion_messages, to_stamp
 from timar_ros.nodes.microphone import MicrophoneFeed
+from timar_ros.nodes.pacing import Playing
 from timar_ros.nodes.playback import Recording, Step, load_recording, steps
 from timar_ros.streaming.resampling import audio_context
 
@@ -53,7 +54,7 @@ class AudioSource(ManagedNode):
         Parameter("acknowledge_timeout", 60.0, "at speed 0: go on unacknowledged after so long [s]", 0.1, 3600.0),
     )  # fmt: skip
 
-    _thread: threading.Thread | None = None
+    _playing: Playing | None = None
     _microphone: MicrophoneFeed | None = None
     _position = 0.0
 
@@ -102,24 +103,17 @@ class AudioSource(ManagedNode):
             return
         self._stream_id += 1
         self._position = 0.0
-        self._acknowledged = 0
-        self._progress = threading.Condition()
-        self._quit = threading.Event()
         self.finished.clear()
-        self._thread = threading.Thread(target=self._play, name="playback", daemon=True)
-        self._thread.start()
+        self._playing = Playing(self._play, "playback")
 
     def deactivate(self) -> None:
         """Stop at once."""
         if self._microphone is not None:
             self._microphone.close()
             self._microphone = None
-        if self._thread is not None:
-            self._quit.set()
-            with self._progress:
-                self._progress.notify_all()
-            self._thread.join()
-            self._thread = None
+        if self._playing is not None:
+            self._playing.stop()
+            self._playing = None
 
     def diagnose(self) -> Diagnosis:
         """How far the recording is, or how the microphone does."""
@@ -138,15 +132,14 @@ class AudioSource(ManagedNode):
         self._turn_duration = float(message.turn_duration)
 
     def _acknowledge(self, number: int) -> None:
-        with self._progress:
-            self._acknowledged = max(self._acknowledged, number + 1)
-            self._progress.notify_all()
+        if self._playing is not None:
+            self._playing.note_answer(number)
 
-    def _play(self) -> None:
-        while not self._quit.is_set() and any(p.get_subscription_count() == 0 for p in self._audio.values()):
+    def _play(self, playing: Playing) -> None:
+        while not playing.stopped and any(p.get_subscription_count() == 0 for p in self._audio.values()):
             self.get_logger().info("waiting for subscribers of the audio", throttle_duration_sec=5.0)
-            self._quit.wait(0.02)
-        if self._quit.wait(float(self.value("start_delay"))):
+            playing.sleep(0.02)
+        if playing.sleep(float(self.value("start_delay"))):
             return
         lead = float(self.value("agent_lead"))
         # The stream's time 0. A simulated clock starts from the wall's time, so that stamps are times of day in a bag.
@@ -154,31 +147,28 @@ class AudioSource(ManagedNode):
         begun = time.monotonic() + lead
         self._tick(origin_ns, -lead)
         for step in steps(self.recording, float(self.value("chunk")), lead):
-            if not self._wait(origin_ns, begun, step.seconds):
+            if not self._wait(playing, origin_ns, begun, step.seconds):
                 return
             self._tick(origin_ns, step.seconds)
             self._publish(origin_ns, step)
             self._position = step.seconds
         self.finished.set()
         self.get_logger().info(f"finished: {self.recording.seconds:.1f} s played")
-        self._play_tail(origin_ns)
+        self._play_tail(playing, origin_ns)
 
-    def _wait(self, origin_ns: int, begun: float, seconds: float) -> bool:
+    def _wait(self, playing: Playing, origin_ns: int, begun: float, seconds: float) -> bool:
         """Until the conversation's time is ``seconds``; False when told to stop."""
         if self._speed > 0.0:
-            while (ahead := self._ahead(origin_ns, begun, seconds)) > 0.0 and not self._quit.wait(ahead):
+            while (ahead := self._ahead(origin_ns, begun, seconds)) > 0.0 and not playing.sleep(ahead):
                 pass
             if ahead < -0.1:
                 self.statistics.count("chunks late")
-            return not self._quit.is_set()
-        with self._progress:
-            allowed = self._progress.wait_for(
-                lambda: self._quit.is_set() or seconds <= self._limit(), float(self.value("acknowledge_timeout"))
-            )
-            if not allowed:
-                self.get_logger().warning(f"turn {self._acknowledged} was never acknowledged: going on without")
-                self._acknowledged += 1
-        return not self._quit.is_set()
+        elif not playing.wait_for(
+            lambda: seconds <= self._limit(playing.answered), float(self.value("acknowledge_timeout"))
+        ):
+            self.get_logger().warning(f"turn {playing.answered} was never acknowledged: going on without")
+            playing.note_answer(playing.answered)
+        return not playing.stopped
 
     def _ahead(self, origin_ns: int, begun: float, seconds: float) -> float:
         """How long it is until the conversation's time is ``seconds`` [s]."""
@@ -187,15 +177,15 @@ class AudioSource(ManagedNode):
         # Somebody else's clock: it can be looked at, but not slept by.
         return min((origin_ns - self.now_ns()) * 1e-9 + seconds, 0.005)
 
-    def _limit(self) -> float:
+    def _limit(self, answered: int) -> float:
         # A turn is over with its first sample beyond it, and with what resampling needs.
         rates = (self.recording.user_rate, self.recording.agent_rate)
         beyond = float(self.value("chunk")) + max(audio_context(rate) / rate for rate in rates)
         motion = self.recording.motion
         # Where the tracker lost the head, a turn waits for frames that may be late: here, for none that will come.
-        if not self._acknowledged or (motion is not None and bool(np.isnan(motion).any())):
+        if not answered or (motion is not None and bool(np.isnan(motion).any())):
             beyond += SETTLE
-        return (self._acknowledged + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
+        return (answered + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
 
     def _tick(self, origin_ns: int, seconds: float) -> None:
         if self._ticks is not None:
@@ -220,20 +210,16 @@ class AudioSource(ManagedNode):
                 self._motion.publish(message)
                 self.statistics.tick("user/motion")
 
-    def _play_tail(self, origin_ns: int) -> None:
+    def _play_tail(self, playing: Playing, origin_ns: int) -> None:
         """Let the simulated clock run on, so that what was delayed still comes out, once all turns are answered."""
         if self._ticks is None:
             return
         chunk = float(self.value("chunk"))
         last_turn = math.ceil(self.recording.seconds / self._turn_duration - 1e-6)
         if self._speed == 0.0:
-            with self._progress:
-                self._progress.wait_for(
-                    lambda: self._quit.is_set() or self._acknowledged >= last_turn,
-                    float(self.value("acknowledge_timeout")),
-                )
+            playing.wait_for(lambda: playing.answered >= last_turn, float(self.value("acknowledge_timeout")))
         seconds = self._position
-        while not self._quit.wait(chunk / (self._speed or TAIL_SPEED)):
+        while not playing.sleep(chunk / (self._speed or TAIL_SPEED)):
             seconds += chunk
             self._tick(origin_ns, seconds)
 

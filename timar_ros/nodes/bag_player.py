@@ -25,6 +25,7 @@ from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.messages import MessageError, audio_message, motion_messages, to_stamp
+from timar_ros.nodes.pacing import Playing
 from timar_ros.streaming.resampling import audio_context
 
 TICK_NS = 20_000_000
@@ -46,7 +47,7 @@ class BagPlayer(ManagedNode):
         Parameter("answer_timeout", 60.0, "no longer wait for answers after so long without one [s]", 0.1, 3600.0),
     )
 
-    _thread: threading.Thread | None = None
+    _playing: Playing | None = None
     _position = 0.0
 
     def __init__(self, **options: Any) -> None:
@@ -82,22 +83,15 @@ class BagPlayer(ManagedNode):
     def activate(self) -> None:
         """Start to play."""
         self._position = 0.0
-        self._answers = 0
         self._patient = True
-        self._progress = threading.Condition()
-        self._quit = threading.Event()
         self.finished.clear()
-        self._thread = threading.Thread(target=self._play, name="bag player", daemon=True)
-        self._thread.start()
+        self._playing = Playing(self._play, "bag player")
 
     def deactivate(self) -> None:
         """Stop at once."""
-        if self._thread is not None:
-            self._quit.set()
-            with self._progress:
-                self._progress.notify_all()
-            self._thread.join()
-            self._thread = None
+        if self._playing is not None:
+            self._playing.stop()
+            self._playing = None
 
     def diagnose(self) -> Diagnosis:
         """How far it is."""
@@ -110,15 +104,14 @@ class BagPlayer(ManagedNode):
         self._turn_duration = float(message.turn_duration)
 
     def _answered(self, message: FlameMotion) -> None:
-        with self._progress:
-            self._answers = max(self._answers, message.turn + 1)
-            self._progress.notify_all()
+        if self._playing is not None:
+            self._playing.note_answer(message.turn)
 
-    def _play(self) -> None:
-        while not self._quit.is_set() and all(p.get_subscription_count() == 0 for p in self._audio.values()):
+    def _play(self, playing: Playing) -> None:
+        while not playing.stopped and all(p.get_subscription_count() == 0 for p in self._audio.values()):
             self.get_logger().info("waiting for subscribers of the audio", throttle_duration_sec=5.0)
-            self._quit.wait(0.02)
-        if self._quit.wait(float(self.value("start_delay"))):
+            playing.sleep(0.02)
+        if playing.sleep(float(self.value("start_delay"))):
             return
         self._begun = time.monotonic()
         self._now = self._origin
@@ -126,7 +119,7 @@ class BagPlayer(ManagedNode):
         try:
             with BagReader(self._path) as bag:
                 for at, event in _timed(Inputs(bag, self._mapping).events(), self._origin):
-                    if not self._reach(at, _beyond(event)):
+                    if not self._reach(playing, at, _beyond(event)):
                         return
                     self._publish(event)
         except (UserError, MessageError) as error:
@@ -135,49 +128,47 @@ class BagPlayer(ManagedNode):
         self.finished.set()
         self.get_logger().info(f"finished: {self._position:.1f} s played")
         # Before the clock runs on, the last turn is to be answered.
-        self._await_answers(self._position - self._turn_duration)
+        self._await_answers(playing, self._position - self._turn_duration)
         ends = self._now + round(TAIL_SECONDS * 1e9)
-        while self._now < ends and self._reach(self._now + TICK_NS, None):
+        while self._now < ends and self._reach(playing, self._now + TICK_NS, None):
             pass
 
-    def _reach(self, at: int, beyond: float | None) -> bool:
+    def _reach(self, playing: Playing, at: int, beyond: float | None) -> bool:
         """Let time pass until ``at`` [ns], with the clock ticking; False when told to stop.
 
         :param beyond: what must come after a turn's end until it can be answered [s]; None: wait for no answer.
         """
         while self._now < at:
             step = min(at, self._now + TICK_NS)
-            if not self._wait(step, beyond):
+            if not self._wait(playing, step, beyond):
                 return False
             self._now = step
             self._position = (step - self._origin) * 1e-9
             self._tick(step)
-        return not self._quit.is_set()
+        return not playing.stopped
 
-    def _wait(self, at: int, beyond: float | None) -> bool:
+    def _wait(self, playing: Playing, at: int, beyond: float | None) -> bool:
         seconds = (at - self._origin) * 1e-9
         rate = float(self.value("rate"))
         if beyond is not None:
             began = time.monotonic()
-            self._await_answers(seconds - beyond - int(self.value("turns_ahead")) * self._turn_duration)
+            ahead = int(self.value("turns_ahead")) * self._turn_duration
+            self._await_answers(playing, seconds - beyond - ahead)
             # What was waited is not caught up with.
             self._begun += time.monotonic() - began
         # At rate 0 only the tail is paced, at five times life's speed.
         unpaced = 0.0 if beyond is not None else TICK_NS * 1e-9 / 5
         ahead = self._begun + seconds / rate - time.monotonic() if rate > 0.0 else unpaced
-        return not (self._quit.wait(ahead) if ahead > 0.0 else self._quit.is_set())
+        return not (playing.sleep(ahead) if ahead > 0.0 else playing.stopped)
 
-    def _await_answers(self, seconds: float) -> None:
+    def _await_answers(self, playing: Playing, seconds: float) -> None:
         """Wait until all turns that end by then [s of the conversation] are answered, if anybody answers at all."""
         if not self._patient or not self.count_publishers(self.resolve_topic_name("agent/motion")):
             return
         turns = math.ceil(seconds / self._turn_duration - 1e-9)
-        with self._progress:
-            if not self._progress.wait_for(
-                lambda: self._quit.is_set() or self._answers >= turns, float(self.value("answer_timeout"))
-            ):
-                self._patient = False
-                self.get_logger().warning(f"turn {self._answers} was not answered: playing on without waiting")
+        if not playing.wait_for(lambda: playing.answered >= turns, float(self.value("answer_timeout"))):
+            self._patient = False
+            self.get_logger().warning(f"turn {playing.answered} was not answered: playing on without waiting")
 
     def _tick(self, at: int) -> None:
         self._ticks.publish(Clock(clock=to_stamp(at)))

@@ -1,4 +1,7 @@
-"""A steady beat for a node's output, cheaper than a timer: an executor takes ten times as long to wake as to work."""
+"""Threads beside the executor: a steady beat for a node's output, and the playing of a conversation.
+
+A beat of one's own is cheaper than a timer: an executor takes ten times as long to wake as to work.
+"""
 
 from __future__ import annotations
 
@@ -38,3 +41,41 @@ class Pacer:
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+class Playing:
+    """A thread that plays something until it is over or stopped, and may wait until turns are answered.
+
+    :param play: what it does; it is given this object.
+    """
+
+    def __init__(self, play: Callable[[Playing], None], name: str) -> None:
+        self.answered = 0
+        """How many turns are answered: one more than the highest number that was."""
+        self.stopped = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=play, args=(self,), name=name, daemon=True)
+        self._thread.start()
+
+    def note_answer(self, number: int) -> None:
+        """Turn ``number`` is answered; from any thread."""
+        with self._changed:
+            self.answered = max(self.answered, number + 1)
+            self._changed.notify_all()
+
+    def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Until ``holds`` (looked at with each answer) or it is stopped; False when neither came in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.stopped or holds(), timeout)
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait; whether it was stopped."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.stopped, max(seconds, 0.0))
+
+    def stop(self) -> None:
+        """End at once; not from the thread itself."""
+        with self._changed:
+            self.stopped = True
+            self._changed.notify_all()
+        self._thread.join()
