@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import psutil
@@ -18,9 +19,11 @@ import soundfile
 pytest.importorskip("rclpy")
 pytest.importorskip("torch")
 
+from layouts import foxglove, message_paths, split, value_at
 from ros_bench import PATIENCE
 from tiny_models import tiny_model
 
+from timar_ros.data.bags import BagReader
 from timar_ros.data.motion import read_motion, write_motion
 from timar_ros.model import save_timar
 from timar_ros.nodes.graph import GraphOptions, describe
@@ -148,6 +151,46 @@ def test_its_bag_holds_the_whole_conversation(finished, own):
         np.testing.assert_allclose(heard[: len(played)], played, atol=1e-6)
     assert bag.joints is not None
     assert bag.joints.time[-1] > SECONDS - 0.5
+
+
+def test_its_joints_follow_what_was_commanded(finished):
+    """At speed 0 the clock runs ahead of the messages; the simulated head must not show it."""
+    times = {"joint_commands": [], "joint_states": []}
+    positions = {"joint_commands": [], "joint_states": []}
+    with BagReader(finished[0] / "bag") as bag:
+        for topic, _, message in bag.messages({"/joint_commands", "/joint_states"}):
+            times[topic[1:]].append(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
+            positions[topic[1:]].append(dict(zip(message.name, message.position, strict=True)))
+    stamps = np.array(times["joint_states"])
+    assert (np.diff(stamps) == 10_000_000).all()
+    moved = 0.0
+    for joint in ("neck_yaw", "neck_pitch", "neck_roll", "jaw"):
+        commanded, measured = (np.array([p[joint] for p in positions[name]]) for name in times)
+        expected = np.interp(stamps, times["joint_commands"], commanded)
+        error = measured - expected
+        assert np.abs(error).max() < 0.1, joint
+        # A head that is told too late leaps after its commands.
+        assert np.abs(np.diff(measured)).max() <= 1.2 * np.abs(np.diff(commanded)).max(), joint
+        moved = max(moved, np.ptp(commanded))
+    assert moved > 0.5, "the commands are too small to tell"
+
+
+def test_its_bag_holds_all_that_the_foxglove_layout_shows(finished, repository):
+    layout = foxglove(repository)
+    wanted = [(panel, *split(path), label) for panel, path, label in message_paths(layout)]
+    seen = dict.fromkeys(range(len(wanted)), 0)
+    with BagReader(finished[0] / "bag") as bag:
+        for topic, _, message in bag.messages({topic for _, topic, _, _ in wanted}):
+            for index, (panel, asked, steps, label) in enumerate(wanted):
+                if topic == asked:
+                    value_at(message, steps)
+                    seen[index] += 1
+                    if topic == "/joint_states":
+                        assert message.name[int(steps[0][1])] == label, panel
+            if topic == "/robot_description":
+                links = {link.get("name") for link in ET.fromstring(message.data).findall("link")}
+    assert min(seen.values()) > 0, [wanted[index] for index, count in seen.items() if not count]
+    assert layout["configById"]["3D!head"]["followTf"] in links
 
 
 def test_its_files_are_what_they_should_be(finished):
