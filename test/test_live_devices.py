@@ -166,6 +166,6 @@ def test_the_loudspeaker_is_heard_at_the_time_that_was_stamped(server: SoundServ
         assert len(loud), f"click {second} was not heard"
         errors.append((when[around][loud[0]] - begin - second * 1e9) * 1e-6)
     print(f"clicks off their time by {np.round(errors, 2)} ms")
-    # A sound server that gets little of the machine reports its own delay wrongly by tens of milliseconds; what it comes
-    # to on an idle one, test/system/live.py tells.
+    # A sound server that gets little of the machine reports its own delay wrongly by tens of milliseconds; what it
+    # comes to on an idle one, test/system/live.py tells.
     assert np.abs(errors).max() < 150.0

@@ -15,7 +15,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from std_msgs.msg import Header, String
+from std_msgs.msg import Float32, Header, String
 from std_srvs.srv import Trigger
 from tiny_models import tiny_model
 
@@ -24,6 +24,8 @@ from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import messages, qos
 from timar_ros.nodes.audio_sink import AudioSink
 from timar_ros.nodes.audio_source import AudioSource
+from timar_ros.nodes.avatar_bridge import AvatarBridge
+from timar_ros.nodes.base import OK, WARN
 from timar_ros.nodes.retarget import Retarget
 from timar_ros.nodes.timar_inference import TimarInference
 from timar_ros.nodes.turn_segmenter import TurnSegmenter
@@ -224,6 +226,58 @@ def test_what_was_not_said_any_more_is_no_part_of_the_conversation(world: World)
     assert (level[:14] == 1.0).all()
     assert (level[16:32] == 0.0).all()
     assert (level[33:] == 1.0).all()
+
+
+def test_an_interrupted_avatar_closes_its_mouth(world: World) -> None:
+    mouth: list[float] = []
+    world.node.create_subscription(Float32, "agent/mouth", lambda m: mouth.append(m.data), qos.motion())
+    motion = world.node.create_publisher(FlameMotion, "agent/motion", qos.motion())
+    cancel = world.node.create_publisher(Header, "cancel", qos.commands())
+    info = world.node.create_publisher(StreamInfo, "stream_info", qos.latched())
+    info.publish(StreamInfo(playback_delay=2.0))
+    avatar = world.add(AvatarBridge, blendshapes=False)
+    for publisher in (motion, cancel):
+        world.until(publisher.get_subscription_count, "the avatar")
+    world.until(lambda: avatar._info is not None, "stream_info")
+    frames = np.zeros((250, 56), np.float32)
+    frames[:, 50] = 0.3
+    now = world.node.get_clock().now().nanoseconds
+    motion.publish(messages.motion_message(now, 25.0, frames))
+    world.until(lambda: mouth and mouth[-1] > 0.5, "an open mouth")
+    now = world.node.get_clock().now().nanoseconds
+    cancel.publish(Header(stamp=messages.to_stamp(now)))
+    world.until(lambda: mouth[-1] == 0.0, "a closed mouth")
+    before = len(mouth)
+    motion.publish(messages.motion_message(now, 25.0, frames[:25]))  # still on its way
+    motion.publish(messages.motion_message(now + 2_000_000_000, 25.0, frames[:5]))  # said after it
+    world.until(lambda: len(mouth) >= before + 5, "the next reply")
+    assert min(mouth[before:]) > 0.5
+    assert avatar.statistics.counted("frames cancelled") >= 225
+
+
+def test_people_who_have_gone_cost_nothing(world: World) -> None:
+    pytest.importorskip("webrtcvad", reason="needs pip install 'timar_ros[live]'")
+    from types import SimpleNamespace
+
+    from timar_ros.nodes.partner_selector import PartnerSelector
+
+    selector = world.add(PartnerSelector, candidates=["anna"], reset_service="")
+    timers = len(list(selector.timers))
+    for number in range(5):
+        selector._on_tracked(SimpleNamespace(ids=["anna", f"guest{number}"]))
+    assert set(selector._people) == {"anna", "guest4"}
+    assert len(list(selector.timers)) == timers + 1
+
+
+def test_trouble_is_reported_while_it_is_new(world: World) -> None:
+    audio = world.node.create_publisher(AudioChunk, "agent/audio", qos.audio())
+    sink = world.add(AudioSink, playback_delay=0.0)
+    world.until(audio.get_subscription_count, "the sink")
+    late = world.node.get_clock().now().nanoseconds - 5_000_000_000
+    audio.publish(messages.audio_message(late, 0, RATE, np.zeros(320, np.float32)))
+    world.until(lambda: sink.statistics.counted("underruns"), "an underrun")
+    assert sink.diagnose()[:2] == (WARN, "audio came too late")
+    assert sink.diagnose()[0] == OK
 
 
 def test_the_user_is_not_heard_while_the_robot_is(world: World) -> None:

@@ -34,6 +34,11 @@ class Reopening:
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name=kind, daemon=True)
 
+    @property
+    def present(self) -> bool:
+        """Whether the device is open: False from when it went away until it is back."""
+        return self._stream is not None
+
     def close(self) -> None:
         """Stop and release the device; safe to call again."""
         self._closing.set()

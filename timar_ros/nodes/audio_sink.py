@@ -89,8 +89,13 @@ class AudioSink(ManagedNode):
             rows.update(self._loudspeaker.rows())
         if self._delay_ns is None:
             return WARN, "waiting for stream_info", rows
-        if self.statistics.counted("underruns"):
+        if self._loudspeaker is not None and not self._loudspeaker.present:
+            return WARN, f"the loudspeaker {self.value('device')} is gone", rows
+        news = {what: self.statistics.grown(what) for what in ("underruns", "samples lost", "chunks dropped")}
+        if news["underruns"]:
             return WARN, "audio came too late", rows
+        if news["samples lost"] or news["chunks dropped"]:
+            return WARN, "audio was lost", rows
         return OK, "playing", rows
 
     def _take_info(self, message: StreamInfo) -> None:

@@ -119,13 +119,15 @@ class AudioSource(ManagedNode):
         """How far the recording is, or how the microphone does."""
         if self._microphone is not None:
             rows = {name.replace("_", " "): str(value) for name, value in vars(self._microphone.counters).items()}
+            if not self._microphone.present:
+                return WARN, f"the microphone {self.value('device')} is gone", rows
             if self._microphone.trouble():
                 return WARN, "the microphone lost samples or was gone", rows
             return OK, "listening", rows
         rows = {"position [s]": f"{self._position:.2f}", "length [s]": f"{self.recording.seconds:.2f}"}
         if self.finished.is_set():
             return OK, "finished", rows
-        late = self.statistics.counted("chunks late")
+        late = self.statistics.grown("chunks late")
         return (WARN, "too slow for this speed", rows) if late else (OK, "playing", rows)
 
     def _take_info(self, message: StreamInfo) -> None:

@@ -76,12 +76,23 @@ class ForeignTopic:
         self._callback = callback
         self._depth = depth
         self._optional = optional
+        self._timer: Any = None
+        self._subscription: Any = None
         self._look()
         if self.msgtype is None:
-            node.every(0.5, self._look, steady=True)
+            self._timer = node.every(0.5, self._look, steady=True)
+
+    def close(self) -> None:
+        """Listen and look no longer; otherwise that ends with the node's activity."""
+        if self._timer is not None:
+            self.node.destroy_timer(self._timer)
+        if self._subscription is not None:
+            self.node.destroy_subscription(self._subscription)
 
     def _look(self) -> None:
         if self.msgtype is not None or self.fault is not None:
+            if self._timer is not None:
+                self._timer.cancel()
             return
         publishers = self.node.get_publishers_info_by_topic(self._resolved)
         if not publishers:
@@ -97,6 +108,6 @@ class ForeignTopic:
             self.node.get_logger().error(self.fault)
             return
         profile = adapted([publisher.qos_profile for publisher in publishers], self._depth)
-        self.node.subscribe(cls, self.topic, self._callback, profile, optional=self._optional)
+        self._subscription = self.node.subscribe(cls, self.topic, self._callback, profile, optional=self._optional)
         self.msgtype = msgtype
         self.node.get_logger().info(f"{self._resolved} is {msgtype}")

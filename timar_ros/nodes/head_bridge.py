@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from timar_ros.data.foreign_head import OPTICAL_AXES, head_frame
 from timar_ros.errors import UserError
 from timar_ros.msg import FlameMotion
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.foreign import ForeignTopic
 
 
@@ -39,7 +40,7 @@ class HeadBridge(ManagedNode):
             check=_quaternion_fault,
         ),
         Parameter("rate", 25.0, "rate at which TF is asked [Hz]", 1.0, 200.0),
-        Parameter("max_age", 0.5, "a transform older than this is no longer the head's pose [s]", 0.01, 10.0),
+        Parameter("max_age", 0.5, "a pose older than this is no longer the head's [s]", 0.01, 10.0),
         Parameter("output_topic", "user/motion", "topic to publish FlameMotion on"),
     )
 
@@ -54,7 +55,7 @@ class HeadBridge(ManagedNode):
             raise UserError("input 'tf' needs 'frame' or 'face_id'")
         self._neutral = self.value("neutral")
         self._axes = OPTICAL_AXES.inv() if self.value("optical") else Rotation.identity()
-        self._last = 0
+        self._last, self._seen = 0, 0.0
         self._output = self.publish_on(FlameMotion, self.value("output_topic"), qos.motion())
 
     def activate(self) -> None:
@@ -74,7 +75,11 @@ class HeadBridge(ManagedNode):
         faults = [topic.fault for topic in self._inputs if topic.fault]
         if faults:
             return ERROR, faults[0], {}
-        return OK, "tracking" if self._last else "waiting for the head", {}
+        silent = time.monotonic() - self._seen
+        rows = {"last pose [s ago]": f"{silent:.2f}" if self._last else "never"}
+        if not self._last:
+            return OK, "waiting for the head", rows
+        return (OK, "tracking", rows) if silent < self.value("max_age") else (WARN, "the head is not seen", rows)
 
     def _on_pose(self, message: PoseStamped) -> None:
         q = message.pose.orientation
@@ -94,7 +99,7 @@ class HeadBridge(ManagedNode):
 
     def _publish(self, stamp: int, rotation: Rotation) -> None:
         frame = head_frame((rotation * self._axes).as_quat(), neutral=self._neutral)
-        self._last = stamp
+        self._last, self._seen = stamp, time.monotonic()
         self._output.publish(messages.motion_message(stamp, self.value("rate"), frame[None]))
 
 

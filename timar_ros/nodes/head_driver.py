@@ -5,11 +5,10 @@ The part of node `retarget` that knows no subscriptions; it may be called from t
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,7 +80,7 @@ class HeadDriver:
         """New motion; kept until the start if that is still to come."""
         with self._lock:
             wanted = self._wanted(chunk)
-            if wanted is None:
+            if not len(wanted.frames):
                 return
             self._early.append(wanted)
             if self.retargeter is not None:
@@ -97,25 +96,17 @@ class HeadDriver:
             self.retargeter.push(chunk.stamp_ns, chunk.rate, np.nan_to_num(chunk.frames, nan=0.0), chunk.speaking)
         self._send_trajectory(now, (self.retargeter.end_ns or now) + round(self.retargeter.lookahead * 1e9))
 
-    def _wanted(self, chunk: Motion) -> Motion | None:
+    def _wanted(self, chunk: Motion) -> Motion:
         """What is left of a chunk after an interruption."""
-        period = 1e9 / chunk.rate
-        gone = min(len(chunk.frames), max(0, math.ceil((self._unwanted_until_ns - chunk.stamp_ns) / period)))
-        self.frames_cancelled += gone
-        if gone == len(chunk.frames):
-            return None
-        return replace(
-            chunk,
-            stamp_ns=chunk.stamp_ns + round(gone * period),
-            frames=chunk.frames[gone:],
-            speaking=None if chunk.speaking is None else chunk.speaking[gone:],
-        )
+        wanted = chunk.since(self._unwanted_until_ns)
+        self.frames_cancelled += len(chunk.frames) - len(wanted.frames)
+        return wanted
 
     def cancel(self, now: int, until: int) -> None:
         """The agent was interrupted: forget its motion, ease to neutral at once; motion for ``until`` on is new."""
         with self._lock:
             self._unwanted_until_ns = max(until, self._unwanted_until_ns)
-            self._early = deque((kept for chunk in self._early if (kept := self._wanted(chunk))), maxlen=EARLY)
+            self._early = deque((self._wanted(chunk) for chunk in self._early), maxlen=EARLY)
             if self.retargeter is None:
                 return
             held_ns = (self.retargeter.end_ns or now) - now

@@ -52,6 +52,11 @@ class Loudspeaker:
             self._speaker.close()
             self._speaker = None
 
+    @property
+    def present(self) -> bool:
+        """Whether the device is there."""
+        return self._speaker is None or self._speaker.present
+
     def rows(self) -> dict[str, str]:
         """How playing goes, for the diagnostics."""
         if self._speaker is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import array
 import itertools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,6 +80,15 @@ class Motion:
     turn: int
     frames: Floats
     speaking: NDArray[np.uint8] | None
+
+    def since(self, time_ns: int) -> Motion:
+        """Its frames that are to be shown at a time or later; there may be none."""
+        period = 1e9 / self.rate
+        gone = min(len(self.frames), max(0, math.ceil((time_ns - self.stamp_ns) / period)))
+        speaking = None if self.speaking is None else self.speaking[gone:]
+        return replace(
+            self, stamp_ns=self.stamp_ns + round(gone * period), frames=self.frames[gone:], speaking=speaking
+        )
 
 
 def audio_message(

@@ -44,6 +44,11 @@ class MicrophoneFeed:
         self._thread = threading.Thread(target=self._run, name="microphone feed", daemon=True)
         self._thread.start()
 
+    @property
+    def present(self) -> bool:
+        """Whether the device is there."""
+        return self._microphone.present
+
     def trouble(self) -> int:
         """How much went wrong since this was last asked: overflows, lost samples, reopenings, dropped blocks."""
         total = sum(vars(self.counters).values())

@@ -98,8 +98,12 @@ class PartnerSelector(ManagedNode):
     def _on_tracked(self, message: Any) -> None:
         for person in message.ids:
             self._meet(person)
+        # Trackers give new names to everybody who comes by: who has gone is forgotten, and met anew when back.
         for person in set(self._people) - set(message.ids):
-            self._speaker.forget(person)  # their topics fall silent; they may come back
+            self._speaker.forget(person)
+            if person not in (self.partner, self.value("partner_id")):
+                for topic in self._people.pop(person).topics:
+                    topic.close()
 
     def _meet(self, name: str) -> None:
         if name in self._people:
@@ -112,7 +116,9 @@ class PartnerSelector(ManagedNode):
             person.topics.append(ForeignTopic(self, topic, lambda m: self._on_motion(name, m), optional=True))
 
     def _on_audio(self, name: str, message: Any) -> None:
-        person = self._people[name]
+        person = self._people.get(name)
+        if person is None:  # gone meanwhile
+            return
         piece = person.intake.push(message, self.now_ns())
         if piece is None:
             return

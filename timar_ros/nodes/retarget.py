@@ -127,7 +127,9 @@ class Retarget(ManagedNode):
         if not self._measured:
             return WARN, "no joint_states: started from neutral", rows
         if self.statistics.grown("frames late"):
-            return WARN, f"motion comes too late: raise playback_delay by at least {r.lookahead:.2f} s", rows
+            ahead = self._info is not None and self._info.mode == "anticipatory"
+            what = "the segmenter's planning_lead" if ahead else "playback_delay"
+            return WARN, f"motion comes too late: raise {what} by at least {r.lookahead:.2f} s", rows
         if self.statistics.grown("frames rejected"):
             return WARN, "frames are not finite or out of range", rows
         return OK, "following" if self._enabled else "stopped", rows

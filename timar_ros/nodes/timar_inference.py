@@ -120,7 +120,8 @@ class TimarInference(ManagedNode):
         if news["turns dropped"]:
             return WARN, f"too slow: {news['turns dropped']} turns dropped", rows
         if news["motion late"]:
-            return WARN, f"{news['motion late']} turns came later than playback_delay allows: raise it", rows
+            what = "the segmenter's planning_lead" if self._anticipatory else "playback_delay"
+            return WARN, f"{news['motion late']} turns came later than {what} allows: raise it", rows
         return OK, "answering" if self.model.trained else "answering, UNTRAINED model", rows
 
     # Setting up -----------------------------------------------------------------------------------------------------
@@ -252,8 +253,10 @@ class TimarInference(ManagedNode):
         stream.motion.publish(
             motion_message(answer.stamp_ns, answer.rate, answer.frames, turn=answer.number, speaking=answer.speaking)
         )
+        # Where the first turn begins is known only once it has begun, so it cannot be planned ahead.
+        first = self._anticipatory and not self.statistics.counted("turns answered")
         self.statistics.tick("turns answered")
-        if not self._anticipatory and self.now_ns() > answer.stamp_ns:
+        if self.now_ns() > answer.stamp_ns and not first:
             self.statistics.count("motion late")
 
     def _prepare(self) -> None:

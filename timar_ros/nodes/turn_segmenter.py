@@ -104,7 +104,7 @@ class TurnSegmenter(ManagedNode):
         rows["samples muted against echo"] = str(self._guard.muted_samples)
         if self._disagreement is not None:
             return ERROR, self._disagreement, rows
-        names = ("lost_user", "lost_agent", "late_chunks")
+        names = ("lost_user", "lost_agent", "late_chunks", "foreign_clocks", "clock_jumps")
         grown = [name for name in names if counters[name] > self._warned.get(name, 0)]
         self._warned = counters
         return (WARN, f"rising: {', '.join(grown)}", rows) if grown else (OK, "listening", rows)
