@@ -323,8 +323,12 @@ def test_two_runs_and_the_truth_side_by_side(browser: Browser, bags: Path) -> No
     draw_all(browser)
     shown = {head["id"]: head["head"] for head in browser.run("timar.inspect()")}
     assert set(shown) == {"robot", "agent0", "agent1", "agent2", "user"}
+    tables = [[table["title"], table["note"], len(table["rows"])] for table in payload(page)["tables"]]
+    assert ["Against the truth", "one", 9] in tables
+    assert ["Against the truth", "two", 9] in tables
     columns = browser.run("[...document.querySelectorAll('#tables th')].map((e) => e.textContent)")
     assert {"one", "two"} <= set(columns)
+    assert browser.run("[...document.querySelectorAll('#tables table')].every((t) => t.tBodies[0].rows.length > 0)")
     assert browser.complaints == []
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from timar_ros import __version__
 from timar_ros.data.files import atomic_path
 from timar_ros.data.recording import Motion, Recording, load_recording
-from timar_ros.evaluation import bag_metrics, report_heads, report_panels
+from timar_ros.evaluation import bag_metrics, report_heads, report_panels, report_tables
 from timar_ros.evaluation.flame_model import load_flame
 from timar_ros.evaluation.report_audio import encoded
 from timar_ros.evaluation.report_block import Block
@@ -83,7 +83,7 @@ class _Page:
             "audio": [{"id": f"audio{index}", "mime": mime} for index, (mime, _) in enumerate(sound)],
             "heads": self._heads(),
             "panels": self._panels(),
-            "tables": self._tables(),
+            "tables": report_tables.tables(_names(self.runs), self.runs, self.results),
             "footer": (
                 f"timar_ros {__version__}. Heads and jaws move exactly as recorded; brows and mouth corners of the "
                 "stylised faces only hint at the expression, and their blinks are decoration. Contains three.js and "
@@ -193,37 +193,6 @@ class _Page:
             *report_panels.latency(block, [run for run in runs if not run[2].simulated]),
             *report_panels.lips(block, runs),
         ]
-
-    def _tables(self) -> list[dict[str, Any]]:
-        columns = ["", *(_names(self.runs) if len(self.runs) > 1 else ["value"])]
-        tables = []
-        for group, title in bag_metrics.GROUP_TITLES.items():
-            present = [result for result in self.results if group in result]
-            if not present:
-                continue
-            order = bag_metrics.METRICS.get(group)
-            keys = [k for k in (order or present[0]) if any(k in result[group] for result in present)]
-            rows = []
-            for key in keys:
-                label = order[key].label if order else key
-                shown = [bag_metrics.shown(group, key, r.get(group, {}).get(key, float("nan"))) for r in self.results]
-                rows.append([label, *shown])
-            by_clock = group == "latency" and any(run.simulated for run in self.runs)
-            note = "by the simulated clock: not what the machine took" if by_clock else ""
-            tables.append({"title": title, "note": note, "columns": columns, "rows": rows})
-        rows = [[str(key).replace("_", " "), _word(value)] for key, value in self.first.info.items()]
-        if rows:
-            tables.append(
-                {"title": "Stream", "note": "as the graph announced it", "columns": ["", "value"], "rows": rows}
-            )
-        return tables
-
-
-def _word(value: Any) -> str:
-    """A value of stream_info for people."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _names(runs: list[Recording]) -> list[str]:

@@ -141,6 +141,9 @@ def latency(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[
     over = panel("latency", "Latency by turn", note, section="Timing", unit="ms")
     still: Panel = {"section": "Timing", "timed": False, "half": True, "height": 220}
     spread = panel("latency-spread", "Distribution of latency", "", unit="turns", xTitle="ms", **still)
+    # The same steps for every run, or their bars would not stand beside each other.
+    everything = np.concatenate([1e3 * recording.response_times() for _, _, recording in recordings] or [np.zeros(0)])
+    steps = np.histogram_bin_edges(everything, bins=min(30, max(6, len(everything) // 4)))
     for name, color, recording in recordings:
         turns = [turn for turn in recording.turns if np.isfinite(turn.moved)]
         if not turns:
@@ -150,7 +153,7 @@ def latency(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[
         text = [f"turn {turn.number}: {value:.1f} ms" for turn, value in zip(turns, values, strict=True)]
         points = {"name": name, "color": color, "kind": "points", "x": when, "y": block.add_exact(values), "text": text}
         over["traces"].append(points)
-        counts, edges = np.histogram(values, bins=min(30, max(6, len(values) // 4)))
+        counts, edges = np.histogram(values, bins=steps)
         bars = {"name": name, "color": color, "kind": "bars", "y": block.add_exact(counts)}
         spread["traces"].append({**bars, "x": block.add_exact(0.5 * (edges[1:] + edges[:-1]))})
         missed = np.zeros(round(recording.seconds * MOTION_RATE) + 1, bool)
