@@ -37,7 +37,7 @@ demo:  ## the whole ROS graph on the sample conversation; results in out/demo/
 
 test:  ## all tests
 	@$(SET_UP) test
-	@$(ACTIVATE) python -m pytest $(ARGS)
+	@$(ACTIVATE) python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint:  ## ruff (rules and format) and mypy
 	@$(SET_UP) lint

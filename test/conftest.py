@@ -21,6 +21,22 @@ os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="timar_ros_test_log
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+OF_THE_SYSTEM = {"ros_domain", "browser", "server"}
+"""Fixtures of tests that start nodes, a browser or a sound server: these run one after the other."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the mark that only pytest-xdist acts on."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs, one after the other")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup` a file stays whole, and all that needs the system's time is on one worker."""
+    of_the_system = {item.module for item in items if OF_THE_SYSTEM & set(item.fixturenames)}
+    for item in items:
+        group = "system" if item.module in of_the_system else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
