@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import random_turn, tiny_model
 
 from timar_ros.cli.main import main
@@ -56,6 +57,14 @@ def test_bad_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 4
     with pytest.raises(UserError, match="not causal"):
         benchmark(tiny_model(causal=False), "tiny")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timar_ros.cli.bench._model", lambda *_: pytest.fail("a model was built first"))
+    assert main(["bench", "--size", "large", "--device", "cuda"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "no CUDA device" in said
 
 
 def test_floor_counts_weights_and_tokens() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,13 @@ def act(talk: Conversation, action: str, seed: int) -> list[np.ndarray]:
     if action.startswith("step"):
         out = [talk.step(turn.user_speech, turn.agent_speech, turn.user_motion)]
     else:
-        if action == "plan":
+        moved = None
+        if action.startswith("plan"):
             out = [talk.plan(turn.agent_speech)]
-        talk.observe(turn.user_speech, turn.agent_speech, turn.user_motion)
+            moved = out[0] + 0.1 if action == "plan_moved" else None  # seams joined: not quite what was planned
+            tracked = {"plan_none": "none", "plan_some": "some"}.get(action, "all")
+            turn = random_turn(seed, tracked)
+        talk.observe(turn.user_speech, turn.agent_speech, turn.user_motion, moved)
     if out:
         assert talk.conditioning is not None
         out.append(talk.conditioning)
@@ -52,7 +57,7 @@ def assert_same(oracle: Conversation, cached: Conversation, action: str, seed: i
         np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
 
 
-ACTIONS = ("step", "step_none", "step_some", "step_partly", "plan", "skip")
+ACTIONS = ("step", "step_none", "step_some", "step_partly", "plan", "plan_none", "plan_some", "plan_moved", "skip")
 OPTIONS = [
     {"mask_history_agent": masked, "guidance": guidance, "context_policy": policy, "iterations": iterations}
     for masked, guidance, policy, iterations in itertools.product(
@@ -147,7 +152,30 @@ def test_memory_does_not_grow_with_the_conversation() -> None:
 
 
 @pytest.mark.parametrize("variant", [{"causal": False}, {"encoder_only": False, "decoder_depth": 1}])
-def test_variants_without_a_cache_use_the_oracle(variant: dict[str, Any]) -> None:
-    talk = Conversation(tiny_model(**variant), engine="cached", seed=0)
+def test_variants_without_a_cache_use_the_oracle(variant: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_model(**variant)
+    with caplog.at_level(logging.WARNING):
+        oracle, talk = (Conversation(model, engine=engine, seed=3) for engine in ("oracle", "cached"))
+    assert len(caplog.records) == 1 and "computes the whole window" in caplog.text  # who asks for the oracle knows
     assert isinstance(talk.batch.engine, FullWindow)
-    assert np.isfinite(act(talk, "step", 0)[0]).all()
+    for seed, action in enumerate(("step", "plan_some", "skip", "step_none")):
+        assert_same(oracle, talk, action, seed)
+        talk.prepare()
+
+
+@pytest.mark.parametrize("engine", ["oracle", "cached"])
+def test_history_after_plans_is_what_really_happened(engine: str) -> None:
+    """Anticipatory turns leave the history that reactive ones leave: with what the user really did."""
+    reactive, ahead = (Conversation(MODEL, seed=3, engine=engine, context_seconds=4) for _ in range(2))
+    for seed in range(6):
+        turn = random_turn(seed, "some")
+        reactive.step(turn.user_speech, turn.agent_speech, turn.user_motion)
+        ahead.plan(turn.agent_speech)
+        ahead.observe(turn.user_speech, turn.agent_speech, turn.user_motion)
+        ahead.prepare()
+    saved = [talk.state_dict() for talk in (reactive, ahead)]
+    for name in ("tokens", "masked", "turn"):
+        np.testing.assert_allclose(saved[1][name], saved[0][name], rtol=0, atol=1e-5)
+    turn = random_turn(9)
+    motions = [talk.step(turn.user_speech, turn.agent_speech, turn.user_motion) for talk in (reactive, ahead)]
+    np.testing.assert_allclose(motions[1], motions[0], rtol=0, atol=TOLERANCE)

@@ -20,9 +20,23 @@ from torch import nn
 from timar_ros.errors import UserError
 from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
 from timar_ros.model.diffusion import ancestral_sample, make_schedule, training_alphas
-from timar_ros.model.packing import Int8Linear, can_pack, is_packed, packed
+from timar_ros.model.packing import (
+    Int8Linear,
+    PackedConvolutions,
+    PackedSpeechEncoder,
+    can_pack,
+    is_packed,
+    packed,
+)
 from timar_ros.model.precision import pick_device, pick_dtype
-from timar_ros.model.speech import MINI_SPEECH, build_speech_encoder, encode, speech_encoder_config
+from timar_ros.model.speech import (
+    LARGE_SPEECH,
+    MINI_SPEECH,
+    build_speech_encoder,
+    encode,
+    frame_window,
+    speech_encoder_config,
+)
 from timar_ros.model.timar import draw_mask
 from timar_ros.streaming import Conversation
 
@@ -252,12 +266,38 @@ def test_int8_is_near_and_for_inference_alone(tmp_path: Path) -> None:
     assert 0 < np.linalg.norm(near - exact) / np.linalg.norm(exact) < 0.1
 
 
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm"])
 @pytest.mark.parametrize("norm", ["layer", "group"])
-def test_packed_speech_encoders_of_both_kinds(norm: str) -> None:
-    encoder = build_speech_encoder({**SPEECH, "feat_extract_norm": norm}).eval()
+@pytest.mark.parametrize("positions", [4, 64])
+def test_packed_speech_encoders_of_all_kinds(family: str, norm: str, positions: int) -> None:
+    config = {**SPEECH, "model_type": family, "feat_extract_norm": norm, "num_conv_pos_embeddings": positions}
+    config["do_stable_layer_norm"] = norm == "layer"
+    encoder = build_speech_encoder(config).eval()
     speech = torch.randn(2, 16000)
     with torch.inference_mode():
         torch.testing.assert_close(encode(packed(encoder), speech, 25), encode(encoder, speech, 25), atol=1e-4, rtol=0)
+
+
+def test_the_released_encoders_transformer_is_packed_as_a_whole() -> None:
+    encoder = build_speech_encoder({**LARGE_SPEECH, "num_hidden_layers": 2}).eval()
+    if not can_pack(torch.float32):
+        pytest.skip("needs oneDNN's packed products")
+    copy: Any = packed(encoder)
+    assert isinstance(copy.feature_extractor, PackedConvolutions)
+    assert isinstance(copy.encoder, PackedSpeechEncoder) and len(copy.encoder.layers) == 2
+
+
+def test_a_frame_that_hears_few_samples_is_computed_from_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+             "conv_dim": [8] * 7, "num_conv_pos_embedding_groups": 2}  # fmt: skip
+    encoder = build_speech_encoder({**LARGE_SPEECH, **small}).eval()
+    assert frame_window(encoder.config, 16000, 25) == (400, 640)
+    assert frame_window(encoder.config, 16000, 24) is None  # frames between the encoder's
+    assert frame_window(build_speech_encoder(MINI_SPEECH).config, 16000, 25) is None
+    with torch.inference_mode():
+        got = encode(encoder, speech := torch.randn(2, 16000), 25)
+        monkeypatch.setattr("timar_ros.model.speech.frame_window", lambda *_: None)
+        torch.testing.assert_close(got, encode(encoder, speech, 25), atol=1e-5, rtol=0)
 
 
 # Speech encoders

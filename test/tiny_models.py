@@ -25,6 +25,7 @@ SPEECH: dict[str, Any] = {
     "feat_extract_norm": "layer",
     "conv_bias": True,
     "vocab_size": 32,
+    "layerdrop": 0.0,
 }
 """Arguments of a Wav2Vec2Config with a few thousand weights."""
 

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from timar_ros.cli.console import console, progress
-    from timar_ros.evaluation.benchmark import MINIMUM_TURNS, benchmark, machine, prepare_oracle
+    from timar_ros.evaluation.benchmark import MINIMUM_TURNS, benchmark, machine
+    from timar_ros.model.precision import pick_device
 
     if args.threads is not None:
         if args.threads < 1:
@@ -54,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--conversations {min(args.conversations)}: must be at least 1")
     if args.turns < MINIMUM_TURNS:
         raise UserError(f"--turns {args.turns}: percentiles need at least {MINIMUM_TURNS}")
+    device = pick_device(args.device)
     rows: list[BenchmarkRow] = []
     for size in args.size if args.model is None else [args.model.name]:
-        oracle = prepare_oracle(_model(args.model, size), args.device)
+        oracle = _model(args.model, size).to(device, torch.float32).eval()
         for dtype, policy, count in itertools.product(args.dtype, args.policy, args.conversations):
             with progress() as bar:
                 total = oracle.config.context_turns + args.turns

@@ -18,7 +18,7 @@ import torch
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
 from timar_ros.model.packing import packed
-from timar_ros.model.precision import INT8, pick_device, pick_dtype
+from timar_ros.model.precision import INT8, pick_dtype
 from timar_ros.streaming.batch import ConversationBatch, Motion, TurnData
 from timar_ros.streaming.engine_cached import CachedEngine
 
@@ -296,8 +296,3 @@ class _Memory:
 
 def _weight_bytes(model: Timar) -> float:
     return float(sum(p.numel() * p.element_size() for p in model.parameters()))
-
-
-def prepare_oracle(model: Timar, device: str) -> Timar:
-    """The model in fp32 on the device to measure."""
-    return model.to(pick_device(device), torch.float32).eval()

@@ -134,7 +134,8 @@ class DenoisingMLP(nn.Module):
 
     def modulations(self, y: Tensor) -> list[Tensor]:
         """What time plus conditioning ``y [..., width]`` says to each block and to the final layer."""
-        return [layer.adaLN_modulation(y) for layer in (*self.res_blocks, self.final_layer)]
+        activated, layers = nn.functional.silu(y), (*self.res_blocks, self.final_layer)
+        return [layer.adaLN_modulation[1](activated) for layer in layers]  # [0] is that SiLU, the same for all
 
     def denoise(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
         """Noisy frames ``x [..., 56]`` to ``[..., 112]``: x0 and the variance's fraction."""
@@ -191,9 +192,9 @@ class DiffusionHead(nn.Module):
         self,
         cond: Tensor,
         noise: tuple[Tensor, Tensor],
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         unconditional: Tensor | None = None,
-        guidance: float = 1.0,
+        guidance: float | Tensor = 1.0,
     ) -> Tensor:
         """Draw frames ``[n, 56]`` (fp32) for ``cond [n, D]``, one network call a step.
 
@@ -219,7 +220,10 @@ class DiffusionHead(nn.Module):
 
 
 def ancestral_sample(
-    predict: Callable[[int, Tensor], Tensor], noise: tuple[Tensor, Tensor], temperature: float, guidance: float | None
+    predict: Callable[[int, Tensor], Tensor],
+    noise: tuple[Tensor, Tensor],
+    temperature: float | Tensor,
+    guidance: float | Tensor | None,
 ) -> Tensor:
     """DDPM's reverse process, from the noisiest step down.
 

@@ -9,30 +9,33 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from timar_ros.model.attention import FeedForward
+from timar_ros.model.attention import Block, attend
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _ROWS = 110  # the row count that the layout is chosen for; every other count works
-_QUANTISED = ("encoder_blocks.", "speech_encoder.encoder.layers.")  # nearly all of the work; the rest stays exact
+# Layers and encoders of transformers that PackedBlock and PackedSpeechEncoder can stand for.
+_PRENORM_LAYERS = ("Wav2Vec2EncoderLayerStableLayerNorm", "HubertEncoderLayerStableLayerNorm")
+_READS_WEIGHTS = ("WavLMAttention",)  # takes its layers' weights into its own hands: left as it is
+_PRENORM_ENCODERS = ("Wav2Vec2EncoderStableLayerNorm", "HubertEncoderStableLayerNorm")
 
 
 class PackedLinear(nn.Module):
     """A linear layer with its weight in oneDNN's own layout; for inference on the processor alone.
 
-    :ivar activation: ``none`` or ``gelu`` (exact), applied in the same kernel.
+    :param activation: ``none`` or ``gelu`` (exact), applied in the same kernel.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
         self.bias = None if bias is None else bias.detach()
-        self.activation = "none"
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """``x [..., in]`` to ``[..., out]``."""
@@ -43,9 +46,10 @@ class PackedLinear(nn.Module):
 class Int8Linear(nn.Module):
     """A linear layer in int8: weights scaled by output channel, activations by row as they come (symmetric both)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         super().__init__()
         weight = weight.detach().float()
+        self.activation = activation
         self.scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         quantised = (weight / self.scales.unsqueeze(1)).round().to(torch.int8)
         self.packed = torch.ops.onednn.qlinear_prepack(quantised, [_ROWS, weight.shape[1]])
@@ -62,7 +66,99 @@ class Int8Linear(nn.Module):
             shifted, 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0, x.dtype, "none", [], ""
         )
         out, scale = out.view(*x.shape[:-1], -1), scale.to(x.dtype)
-        return out * scale if self.bias is None else torch.addcmul(self.bias, out, scale)
+        out = out * scale if self.bias is None else torch.addcmul(self.bias, out, scale)
+        return nn.functional.gelu(out) if self.activation == "gelu" else out
+
+
+class PackedBlock(nn.Module):
+    """A pre-norm transformer block, TIMAR's or a speech encoder's, with one product for queries, keys and values.
+
+    :param block: TIMAR's, or a layer of a speech encoder that :func:`_is_prenorm_layer` knows.
+    :param linear: what to make of linear layers.
+    """
+
+    def __init__(self, block: nn.Module, linear: type[PackedLinear | Int8Linear]) -> None:
+        super().__init__()
+        each: Any = block
+        if isinstance(block, Block):
+            qkv, self.heads, proj = block.attn.qkv, block.attn.heads, block.attn.proj
+            self.norm1, self.norm2, fc1, fc2 = block.norm1, block.norm2, block.mlp.fc1, block.mlp.fc2
+            self.qkv = linear(qkv.weight, qkv.bias)
+        else:
+            parts = [getattr(each.attention, name) for name in ("q_proj", "k_proj", "v_proj")]
+            self.qkv = linear(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+            self.heads, proj = each.attention.num_heads, each.attention.out_proj
+            self.norm1, self.norm2 = each.layer_norm, each.final_layer_norm
+            fc1, fc2 = each.feed_forward.intermediate_dense, each.feed_forward.output_dense
+        self.proj = linear(proj.weight, proj.bias)
+        self.fc1 = linear(fc1.weight, fc1.bias, "gelu")
+        self.fc2 = linear(fc2.weight, fc2.bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`timar_ros.model.attention.Block.project`."""
+        fused: Tensor = self.qkv(self.norm1(x))
+        q, k, v = fused.view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """As :meth:`timar_ros.model.attention.Block.finish`."""
+        x = x + self.proj(attended.transpose(1, 2).flatten(2))
+        out: Tensor = x + self.fc2(self.fc1(self.norm2(x)))
+        return out
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``x [B, T, width]`` to the same shape; ``mask`` is boolean, True where the query may see the key."""
+        q, k, v = self.project(x)
+        if mask is None:
+            return self.finish(x, attend(q, k, v))
+        return self.finish(x, nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
+class PackedPositions(nn.Module):
+    """A speech encoder's positional convolution as a product for each group of channels, of the taps that matter.
+
+    A turn has fewer frames (25) than the kernel has taps (128): most taps only ever meet the padding.
+    """
+
+    def __init__(self, embedding: nn.Module) -> None:
+        super().__init__()
+        each: Any = embedding
+        conv = each.conv
+        outs = conv.out_channels // conv.groups
+        weight = conv.weight.detach().view(conv.groups, outs, -1, conv.kernel_size[0])
+        self.weight = weight.permute(0, 3, 2, 1).contiguous()  # [groups, taps, in, out]
+        self.bias = conv.bias.detach().view(conv.groups, 1, outs)
+        self.before = int(conv.padding[0])
+        self.activation = each.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, F, width]`` to the same shape."""
+        batch, frames, width = x.shape
+        groups, taps = self.weight.shape[:2]
+        first, end = max(0, self.before - frames + 1), min(taps, self.before + frames)
+        padded = nn.functional.pad(x, (0, 0, self.before - first, end - 1 - self.before))
+        windows = padded.view(batch, -1, groups, width // groups).unfold(1, end - first, 1)
+        windows = windows.permute(2, 0, 1, 4, 3).reshape(groups, batch * frames, -1)
+        out = torch.baddbmm(self.bias, windows, self.weight[:, first:end].flatten(1, 2))
+        activated: Tensor = self.activation(out.transpose(0, 1).reshape(x.shape))
+        return activated
+
+
+class PackedSpeechEncoder(nn.Module):
+    """The transformer of a speech encoder with pre-norm layers: position, blocks, norm."""
+
+    def __init__(self, position: PackedPositions, blocks: list[PackedBlock], norm: nn.Module) -> None:
+        super().__init__()
+        self.pos_conv_embed = position
+        self.layers = nn.ModuleList(blocks)
+        self.layer_norm = norm
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """``[B, F, width]`` to the last hidden states of the same shape, as a tuple of one."""
+        x = x + self.pos_conv_embed(x)
+        for block in self.layers:
+            x = block(x)
+        return (self.layer_norm(x),)
 
 
 class PackedConvolutions(nn.Module):
@@ -95,27 +191,31 @@ def packed(model: AnyModule, int8: bool = False) -> AnyModule:
 
     :param int8: quantise the transformer blocks of the model and of its speech encoder.
     """
-    made = _packed(model, "", int8)
+    made = _packed(model, int8)
     assert isinstance(made, type(model))
     return made
 
 
-def _packed(module: nn.Module, name: str, int8: bool) -> nn.Module:
-    if type(module) is nn.Linear:
-        if int8 and name.startswith(_QUANTISED) and can_pack(torch.int8):
-            return Int8Linear(module.weight, module.bias)
-        return PackedLinear(module.weight, module.bias) if can_pack(module.weight.dtype) else module
-    if isinstance(module, nn.Conv1d) and nn.utils.parametrize.is_parametrized(module):
-        return _plain_convolution(module)
-    if _normed_convolutions(module) and can_pack(next(module.parameters()).dtype):
-        return PackedConvolutions(module)
+def _packed(module: nn.Module, int8: bool) -> nn.Module:
+    if type(module).__name__ in _READS_WEIGHTS:
+        return module
+    if _has_positions(module):
+        return PackedPositions(module)
+    dtype = next((p.dtype for p in module.parameters()), None)
+    if dtype is not None and can_pack(dtype):
+        if type(module) is nn.Linear:
+            return PackedLinear(module.weight, module.bias)
+        if _normed_convolutions(module):
+            return PackedConvolutions(module)
+        if isinstance(module, Block) or _is_prenorm_layer(module):
+            return PackedBlock(module, Int8Linear if int8 and can_pack(torch.int8) else PackedLinear)
     clone = copy.copy(module)
-    clone._modules = {
-        key: None if child is None else _packed(child, f"{name}{key}.", int8) for key, child in module._modules.items()
-    }
-    first = clone._modules.get("fc1")
-    if isinstance(clone, FeedForward) and isinstance(first, PackedLinear):
-        first.activation, clone.act = "gelu", nn.Identity()
+    clone._modules = {key: None if child is None else _packed(child, int8) for key, child in module._modules.items()}
+    if type(module).__name__ in _PRENORM_ENCODERS:
+        encoder: Any = clone
+        blocks = [layer for layer in encoder.layers if isinstance(layer, PackedBlock)]
+        if len(blocks) == len(encoder.layers) and isinstance(encoder.pos_conv_embed, PackedPositions):
+            return PackedSpeechEncoder(encoder.pos_conv_embed, blocks, encoder.layer_norm)
     return clone
 
 
@@ -131,22 +231,23 @@ def _normed_convolutions(module: nn.Module) -> list[tuple[nn.Conv1d, nn.LayerNor
     return found
 
 
-def _plain_convolution(conv: nn.Conv1d) -> nn.Conv1d:
-    """The same convolution with its weight multiplied out (torch's own removal would change the original's class)."""
-    with torch.device("meta"):
-        plain = nn.Conv1d(
-            conv.in_channels,
-            conv.out_channels,
-            (conv.kernel_size[0],),
-            stride=(conv.stride[0],),
-            padding=(int(conv.padding[0]),),
-            dilation=(conv.dilation[0],),
-            groups=conv.groups,
-            bias=conv.bias is not None,
-        )
-    plain.weight = nn.Parameter(conv.weight.detach(), requires_grad=False)
-    plain.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), requires_grad=False)
-    return plain.eval()
+def _has_positions(module: nn.Module) -> bool:
+    """Whether a module is a speech encoder's positional convolution as PackedPositions knows it."""
+    if not type(module).__name__.endswith("PositionalConvEmbedding") or module._modules.get("batch_norm") is not None:
+        return False
+    conv = module._modules.get("conv")
+    return isinstance(conv, nn.Conv1d) and conv.bias is not None and conv.stride == conv.dilation == (1,)
+
+
+def _is_prenorm_layer(module: nn.Module) -> bool:
+    """Whether a module is a speech encoder's layer that computes what a TIMAR block does."""
+    if type(module).__name__ not in _PRENORM_LAYERS or module._modules.get("adapter_layer") is not None:
+        return False
+    feed_forward: Any = module.feed_forward
+    activation = feed_forward.intermediate_act_fn
+    return (
+        type(activation).__name__ in ("GELU", "GELUActivation") and getattr(activation, "approximate", "none") == "none"
+    )
 
 
 def is_packed(module: nn.Module) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import nn
 
 from timar_ros.errors import UserError
 from timar_ros.model.attention import Block
 from timar_ros.model.config import TimarConfig
-from timar_ros.model.packing import can_pack, packed
+from timar_ros.model.packing import PackedBlock, PackedLinear, can_pack
 
 INT8 = "int8"
 """What the fastest and least exact kind of inference on a processor is called beside the floating-point types."""
@@ -59,9 +60,10 @@ def faster_dtype(device: torch.device, config: TimarConfig, rounds: int = 5) -> 
     """
     best = {}
     for dtype in (torch.float32, torch.bfloat16):
-        block = Block(config.encoder_width, config.encoder_heads, config.mlp_ratio, 0.0, 0.0).to(device, dtype).eval()
-        if device.type == "cpu":
-            block = packed(block)
+        block: nn.Module = Block(config.encoder_width, config.encoder_heads, config.mlp_ratio, 0.0, 0.0)
+        block = block.to(device, dtype).eval()
+        if device.type == "cpu" and can_pack(dtype):
+            block = PackedBlock(block, PackedLinear)
         x = torch.randn(1, config.turn_tokens, config.encoder_width, device=device, dtype=dtype)
         times = []
         for _ in range(rounds):

@@ -100,10 +100,32 @@ def encode(encoder: nn.Module, speech: Tensor, frames: int) -> Tensor:
     Convolutions, then linear interpolation in time to the motion's frames (end points aligned), then the transformer.
     """
     parts: Any = encoder
-    features = parts.feature_extractor(speech)
-    features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)
+    window = frame_window(parts.config, speech.shape[1], frames)
+    if window is None:
+        features = parts.feature_extractor(speech)
+        features = F.interpolate(features, size=frames, mode="linear", align_corners=True).transpose(1, 2)
+    else:
+        windows = speech.unfold(1, *window)[:, :frames]
+        features = parts.feature_extractor(windows.flatten(0, 1)).reshape(len(speech), frames, -1)
     projected = parts.feature_projection(features)
     if isinstance(projected, tuple):  # HuBERT returns the hidden states alone
         projected = projected[0]
-    hidden: Tensor = parts.encoder(projected).last_hidden_state
+    hidden: Tensor = parts.encoder(projected)[0]
     return hidden
+
+
+def frame_window(config: Any, samples: int, frames: int) -> tuple[int, int] | None:
+    """``(length, step)`` in samples of what each motion frame hears of a turn, when nothing else need be computed.
+
+    wav2vec 2.0 makes 49 frames a second. Interpolated to 25 that is every second one as it is, which hears 400 samples
+    of every 640. None where frames fall between the encoder's, overlap, or are normalised over time.
+
+    :param config: the encoder's, of transformers.
+    """
+    length, hop, count = 1, 1, samples
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        length, hop, count = length + (kernel - 1) * hop, hop * stride, (count - kernel) // stride + 1
+    if config.feat_extract_norm != "layer" or frames < 2 or (count - 1) % (frames - 1):
+        return None
+    step = hop * (count - 1) // (frames - 1)
+    return (length, step) if length <= step else None

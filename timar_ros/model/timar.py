@@ -202,7 +202,11 @@ class Timar(nn.Module):
     # From conditioning to motion
 
     def sample_motion(
-        self, z: Tensor, noise: tuple[Tensor, Tensor], temperature: float = 1.0, guidance: float = 1.0
+        self,
+        z: Tensor,
+        noise: tuple[Tensor, Tensor],
+        temperature: float | Tensor = 1.0,
+        guidance: float | Tensor = 1.0,
     ) -> Tensor:
         """Frames ``[n, 56]`` (fp32) for conditioning ``z [n, G, D]``.
 

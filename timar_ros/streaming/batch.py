@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,10 @@ from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn
 from timar_ros.streaming.engine_cached import CachedEngine
 from timar_ros.streaming.engine_static import StaticTurn
 from timar_ros.streaming.noise import frame_order, turn_noise
+
+log = logging.getLogger(__name__)
+
+NO_CACHE = "its attention is not causal or it has a decoder, so every turn computes the whole window (engine: oracle)"
 
 Noise = tuple[ArrayLike, ArrayLike]
 Motion = NDArray[np.float32]
@@ -136,7 +141,7 @@ class ConversationBatch:
         self._head_correlation = config.motion_rate * (config.head_noise_correlation if correlation is None else 0.0)
         self._planned: list[Tensor | None] = [None] * conversations
         self._conditioning: list[Tensor | None] = [None] * conversations
-        self._static: dict[float, StaticTurn] = {}
+        self._static: dict[int, StaticTurn] = {}  # by branches
         hidden = torch.zeros((2, config.turn_tokens), dtype=torch.bool, device=model.device)
         hidden[1, agent_motion_slice(config.turn_frames)] = True
         self._masks = hidden  # of a turn whose agent motion is known, and of one whose is not
@@ -270,9 +275,10 @@ class ConversationBatch:
     ) -> tuple[Tensor, Tensor]:
         """The same through work of fixed shapes, in which conversations without a turn now ride along."""
         engine.prepare(rows)
-        turn = self._static.get(guidance)
+        branches = 1 if guidance == 1.0 else 2
+        turn = self._static.get(branches)
         if turn is None:
-            turn = self._static[guidance] = StaticTurn(engine, guidance, self.options.temperature)
+            turn = self._static[branches] = StaticTurn(engine, branches)
         count, samples = len(self), self.model.config.turn_samples
         speech = np.zeros((2, count, samples), np.float32)
         motion = np.full((count, *self._motion_shape), np.nan, np.float32)
@@ -287,7 +293,8 @@ class ConversationBatch:
                 motion[row] = self._checked_motion(each.user_motion)
             noise[0, row], noise[1:, row] = self._noise(row, each)
         lengths = np.array([len(history) for history in engine.histories])
-        inputs = (speech[0], heard, speech[1], motion, lengths, noise[0], noise[1:])
+        style = np.array([self.options.temperature, guidance], np.float32)
+        inputs = (speech[0], heard, speech[1], motion, lengths, noise[0], noise[1:], style)
         tokens, z, out = turn(*[self._tensor(each) for each in inputs])
         chosen = torch.tensor(rows, device=self.model.device)
         self._keep_conditioning(rows, z[chosen])
@@ -393,8 +400,11 @@ def make_engine(name: str, model: Timar, window: Window, conversations: int) -> 
     """The engine by name; models whose past cannot be kept (bidirectional, encoder-decoder) always get the oracle."""
     if name not in ("cached", "oracle"):
         raise UserError(f"engine = '{name}': use cached or oracle")
-    if name == "cached" and CachedEngine.serves(model):
+    if name == "oracle":
+        return FullWindow(model, window, conversations)
+    if CachedEngine.serves(model):
         return CachedEngine(packed(model) if model.device.type == "cpu" else model, window, conversations)
+    log.warning("%s: %s", model.name, NO_CACHE)
     return FullWindow(model, window, conversations)
 
 

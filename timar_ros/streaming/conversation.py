@@ -30,7 +30,8 @@ class Conversation:
         then falls back to ``kept_turns``: a fourth of the idle work).
     :param noise_correlation: seconds over which sampling noise is correlated from frame to frame and turn to turn;
         0: white (the paper); default: what the model recommends.
-    :param engine: ``cached``, or ``oracle``: the same by recomputing the whole window every turn.
+    :param engine: ``cached``, or ``oracle``: the same by recomputing the whole window every turn. Models whose
+        attention is not causal, or that have a decoder, always get the oracle, and the log says so.
     :raises UserError: on values that cannot be.
     """
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from timar_ros.model import Timar
-from timar_ros.model.attention import Block
+from timar_ros.model.attention import Block, attend
+from timar_ros.model.packing import PackedBlock
 from timar_ros.model.tokens import agent_motion_slice
 from timar_ros.streaming.engine import HistoryTurn, Window
 
@@ -37,7 +39,7 @@ class CachedEngine:
         self.padded = model.device.type == "cuda" if padded is None else padded
         self.size = config.turn_tokens
         self.frames = agent_motion_slice(config.turn_frames)
-        self.blocks = [block for block in model.encoder_blocks if isinstance(block, Block)]
+        self.blocks = [block for block in model.encoder_blocks if isinstance(block, Block | PackedBlock)]
         heads, width = config.encoder_heads, config.encoder_width
         shape = (len(self.blocks), 2, conversations, heads, window.turns * self.size, width // heads)
         self.cache = torch.zeros(shape, device=model.device, dtype=model.dtype)
@@ -84,8 +86,8 @@ class CachedEngine:
         self.prepare(rows)
         lengths = [len(self.histories[row]) for row in rows]
         if not self.padded:
-            attend = _AttendOwnLength(self.cache, rows, lengths, tokens.shape[1], self.size)
-            return self._pass(tokens, masked, torch.tensor(lengths), attend)
+            attention = _OwnLengthAttention(self.cache, rows, lengths, tokens.shape[1], self.size)
+            return self._pass(tokens, masked, torch.tensor(lengths), attention)
         # Conversations without a turn now ride along: what is written for them lies beyond their history.
         every = torch.tensor([len(history) for history in self.histories], device=tokens.device)
         index = torch.tensor(rows, device=tokens.device)
@@ -96,12 +98,14 @@ class CachedEngine:
     def condition_all(self, tokens: Tensor, masked: Tensor, lengths: Tensor) -> Tensor:
         """Padded conditioning of every conversation, with nothing but tensor work: fit for a CUDA graph.
 
-        :param tokens: ``[B, G, 4F + 10, d]``; ``masked [B, 4F + 10]``; ``lengths [B]`` turns of history, all encoded.
+        :param tokens: ``[B, G, 4F + 10, d]``, G as in :meth:`condition`.
+        :param masked: ``[B, 4F + 10]``, True at agent-motion tokens not given.
+        :param lengths: turns of history ``[B]``, all of them encoded.
         """
-        attend = _AttendPadded(self.cache, lengths, tokens.shape[1], self.size)
-        return self._pass(tokens, masked, lengths, attend)
+        attention = _PaddedAttention(self.cache, lengths, tokens.shape[1], self.size)
+        return self._pass(tokens, masked, lengths, attention)
 
-    def _pass(self, tokens: Tensor, masked: Tensor, lengths: Tensor, attend: _Attend) -> Tensor:
+    def _pass(self, tokens: Tensor, masked: Tensor, lengths: Tensor, attention: _CacheAttention) -> Tensor:
         """Current turns ``[A, G, 4F + 10, d]`` through all blocks; of the last block only what the frames need."""
         model, (count, branches) = self.model, tokens.shape[:2]
         columns = lengths.to(model.device).unsqueeze(1) * self.size + torch.arange(self.size, device=model.device)
@@ -109,14 +113,11 @@ class CachedEngine:
         x = model.embed(tokens.flatten(0, 1), masked.repeat_interleave(branches, 0))
         x = model.z_proj_ln(x + model.encoder_pos_embed_learned[0, columns])
         for layer, block in enumerate(self.blocks[:-1]):
-            attended = attend(layer, *block.attn.project(block.norm1(x)))
-            x = x + block.attn.merge(attended)
-            x = x + block.mlp(block.norm2(x))
+            x = block.finish(x, attention(layer, *block.project(x)))
         block = self.blocks[-1]
-        q, k, v = block.attn.project(block.norm1(x))
-        attended = attend(len(self.blocks) - 1, q[:, :, self.frames], k, v)
-        x = x[:, self.frames] + block.attn.merge(attended)
-        x = model.encoder_norm(x + block.mlp(block.norm2(x)))
+        q, k, v = block.project(x)
+        attended = attention(len(self.blocks) - 1, q[:, :, self.frames], k, v)
+        x = model.encoder_norm(block.finish(x[:, self.frames], attended))
         z: Tensor = x + model.diffusion_pos_embed_learned[0, columns[:, self.frames]]
         return z.view(count, branches, *z.shape[1:])
 
@@ -132,7 +133,7 @@ class CachedEngine:
         chosen = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
         for layer, block in enumerate(self.blocks):
             keys, values = self.cache[layer]
-            q, keys[chosen, :, place], values[chosen, :, place] = block.attn.project(block.norm1(x))
+            q, keys[chosen, :, place], values[chosen, :, place] = block.project(x)
             if layer == len(self.blocks) - 1:
                 break
             past_keys, past_values = keys[chosen, :, : end * size], values[chosen, :, : end * size]
@@ -140,24 +141,26 @@ class CachedEngine:
             for turn in range(start, end):
                 seen = slice(0, (turn + 1) * size)
                 own = q[:, :, (turn - start) * size :][:, :, :size]
-                attended.append(_attention(own, past_keys[:, :, seen], past_values[:, :, seen]))
-            x = x + block.attn.merge(torch.cat(attended, dim=2))
-            x = x + block.mlp(block.norm2(x))
+                attended.append(attend(own, past_keys[:, :, seen], past_values[:, :, seen]))
+            x = block.finish(x, torch.cat(attended, dim=2))
         for row in rows:
             self._encoded[row] = end
 
 
-class _Attend:
+class _CacheAttention(Protocol):
     """Put current turns' keys and values into the cache after their history, and attend over both.
 
     The branch without the user goes first and the real one after it, over the same place: what remains is real.
     """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What the turns' queries ``[A·G, heads, Q, w]`` find; keys and values are ``[A·G, heads, 4F + 10, w]``."""
+        ...
 
 
-class _AttendOwnLength(_Attend):
+class _OwnLengthAttention:
+    """Each conversation by itself, over as much history as it has."""
+
     def __init__(self, cache: Tensor, rows: Sequence[int], lengths: Sequence[int], branches: int, size: int) -> None:
         self.cache, self.branches = cache, branches
         self.places = [(row, slice(n * size, (n + 1) * size)) for row, n in zip(rows, lengths, strict=True)]
@@ -170,12 +173,14 @@ class _AttendOwnLength(_Attend):
             for each in reversed(range(index * self.branches, (index + 1) * self.branches)):
                 keys[row, :, place], values[row, :, place] = k[each], v[each]
                 past = keys[row : row + 1, :, : place.stop], values[row : row + 1, :, : place.stop]
-                attended.insert(0, _attention(q[each : each + 1], *past))
+                attended.insert(0, attend(q[each : each + 1], *past))
             out += attended
         return out[0] if len(out) == 1 else torch.cat(out)
 
 
-class _AttendPadded(_Attend):
+class _PaddedAttention:
+    """All conversations at once, over the whole cache under a mask: shapes that never change."""
+
     def __init__(self, cache: Tensor, lengths: Tensor, branches: int, size: int) -> None:
         self.cache, self.branches = cache, branches
         offsets = torch.arange(size, device=cache.device)
@@ -195,10 +200,3 @@ class _AttendPadded(_Attend):
             each = F.scaled_dot_product_attention(q[branch :: self.branches], keys, values, attn_mask=self.mask)
             attended.insert(0, each)
         return attended[0] if self.branches == 1 else torch.stack(attended, 1).flatten(0, 1)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention without a mask. In bf16 on a processor two plain products are faster than PyTorch's fused kernel."""
-    if q.dtype == torch.float32 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v)
-    return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v

@@ -31,35 +31,18 @@ def graphs_wanted(device: torch.device) -> bool:
 class StaticTurn:
     """One turn of all B conversations, of histories of any length, in one round of decoding.
 
-    :param guidance: strength; 1 needs no branch without the user.
+    :param branches: 2 where guidance needs the branch without the user as well, else 1.
     """
 
-    def __init__(self, engine: CachedEngine, guidance: float, temperature: float) -> None:
+    def __init__(self, engine: CachedEngine, branches: int) -> None:
         self.engine = engine
-        self.guidance, self.temperature = guidance, temperature
-        self._run: Callable[..., Tensors] = (
-            GraphedCall(self.compute) if graphs_wanted(engine.model.device) else self.compute
-        )
+        self.branches = branches
+        wanted = graphs_wanted(engine.model.device)
+        self._run: Callable[..., Tensors] = GraphedCall(self.compute) if wanted else self.compute
 
-    def __call__(
-        self,
-        user: Tensor,
-        heard: Tensor,
-        agent: Tensor,
-        motion: Tensor,
-        lengths: Tensor,
-        initial: Tensor,
-        added: Tensor,
-    ) -> Tensors:
-        """Tokens ``[B, 4F + 10, d]``, conditioning ``[B, F, D]``, motion ``[B, F, 56]``, valid until the next call.
-
-        :param user: normalised samples ``[B, N]``; what ``heard [B]`` (boolean) denies becomes ``fake_latent``.
-        :param agent: normalised samples ``[B, N]``.
-        :param motion: the user's ``[B, F, 56]``, NaN where untracked.
-        :param lengths: turns of history ``[B]``, all of them encoded.
-        :param initial: noise ``[B, F, 56]``, and ``added [S, B, F, 56]``.
-        """
-        return self._run(user, heard, agent, motion, lengths, initial, added)
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        """What :meth:`compute` makes of its inputs, valid until the next call."""
+        return self._run(*inputs)
 
     def compute(
         self,
@@ -70,8 +53,17 @@ class StaticTurn:
         lengths: Tensor,
         initial: Tensor,
         added: Tensor,
+        style: Tensor,
     ) -> Tensors:
-        """The work itself; see :meth:`__call__`."""
+        """Tokens ``[B, 4F + 10, d]``, conditioning ``[B, F, D]`` and motion ``[B, F, 56]``.
+
+        :param user: normalised samples ``[B, N]``; what ``heard [B]`` (boolean) denies becomes ``fake_latent``.
+        :param agent: normalised samples ``[B, N]``.
+        :param motion: the user's ``[B, F, 56]``, NaN where untracked.
+        :param lengths: turns of history ``[B]``, all of them encoded.
+        :param initial: noise ``[B, F, 56]``, and ``added [S, B, F, 56]``.
+        :param style: ``[2]``, temperature and strength of guidance: tensors, so that a graph serves every style.
+        """
         model, count = self.engine.model, len(user)
         speech = model.encode_speech(torch.cat((user, agent)))
         listened = torch.where(heard.view(-1, 1, 1), speech[:count], model.fake_latent)
@@ -79,55 +71,62 @@ class StaticTurn:
         tokens = model.assemble(listened, model.encode_motion(motion), spoken, torch.zeros_like(spoken))
         masked = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         masked[:, agent_motion_slice(model.config.turn_frames)].fill_(True)
-        both = (tokens,) if self.guidance == 1.0 else (tokens, model.without_user(tokens))
+        both = (tokens,) if self.branches == 1 else (tokens, model.without_user(tokens))
         z = self.engine.condition_all(torch.stack(both, 1), masked, lengths)
-        frames = z.transpose(1, 2).flatten(0, 1)
-        drawn = model.sample_motion(
-            frames, (initial.flatten(0, 1), added.flatten(1, 2)), self.temperature, self.guidance
-        )
+        frames, noise = z.transpose(1, 2).flatten(0, 1), (initial.flatten(0, 1), added.flatten(1, 2))
+        drawn = model.sample_motion(frames, noise, style[0], style[1])
         return tokens, z[:, 0], drawn.view(initial.shape)
 
 
 class GraphedCall:
-    """A function of tensors whose shapes never change, captured as a CUDA graph at its first call.
+    """A function of tensors whose shapes never change, recorded at its first call and replayed from then on.
 
-    Where capturing fails (a driver or a library that does not allow it), the function is called as it is from then on.
+    Where recording fails (a driver or a library that does not allow it), the function is called as it is from then on.
     """
 
     def __init__(self, function: Callable[..., Tensors]) -> None:
         self.function = function
         self.inputs: Tensors = ()
         self.outputs: Tensors = ()
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.replay: Callable[[], None] | None = None
         self.failed = False
 
     def __call__(self, *values: Tensor) -> Tensors:
         """The function's outputs, valid until the next call."""
-        if self.graph is None and not self.failed:
-            self._capture(values)
-        if self.graph is None:
+        if self.replay is None and not self.failed:
+            self._record(values)
+        if self.replay is None:
             return self.function(*values)
         for fixed, value in zip(self.inputs, values, strict=True):
             fixed.copy_(value, non_blocking=True)
-        self.graph.replay()
+        self.replay()
         return self.outputs
 
-    def _capture(self, values: Tensors) -> None:
-        """Run the function thrice on a side stream, so that every library has set itself up, then record it."""
-        self.inputs = tuple(value.clone() for value in values)
+    def _record(self, values: Tensors) -> None:
+        inputs = tuple(value.clone() for value in values)
         try:
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    self.function(*self.inputs)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self.outputs = self.function(*self.inputs)
-            self.graph = graph
+            self.replay, self.outputs = cuda_graph(self.function, inputs)
+            self.inputs = inputs
         except RuntimeError as error:
             self.failed = True
-            self.inputs = ()
             reason = str(error).strip().splitlines()[0]
             log.warning("no CUDA graph (%s): turns run kernel by kernel; set %s=1 to skip the attempt", reason, SWITCH)
+
+
+def cuda_graph(function: Callable[..., Tensors], inputs: Tensors) -> tuple[Callable[[], None], Tensors]:
+    """What replays a function on these very inputs, and the outputs that it writes each time.
+
+    :raises RuntimeError: where the function or the device cannot be recorded.
+    """
+    with torch.cuda.device_of(inputs[0]):  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # so that every library has set itself up
+                function(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Only this thread's calls count: another may well allocate meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = function(*inputs)
+    return graph.replay, outputs
