@@ -148,12 +148,15 @@ def test_no_drift_over_ten_minutes(model: Timar, sample: tuple[Array, Array, Arr
 
 
 def test_a_real_recording(model: Timar, shared: Path) -> None:
+    """Of 23 s, in which a slow head has little time: over several seeds, which differ by a third."""
     stem = shared / "data/dualtalk_demo/UbjUDM1MiGE_sub_video_72"
     user, agent = (soundfile.read(f"{stem}_speaker{s}.wav", dtype="float32")[0] for s in (1, 2))
-    made = generate(model, PipelineOptions(seed=1), user, agent)
     with np.load(f"{stem}_speaker2.npz", allow_pickle=False) as truth:
-        real = truth["pose"][: len(made), :3].std(0)
-    assert follows(agent, made[:, 50]) >= 0.45
-    ratio = made[:, 53:56].std(0) / real
-    assert (ratio > 0.33).all()
-    assert (ratio < 3).all()
+        real = truth["pose"][:, :3]
+    ratios = []
+    for seed in range(4):
+        made = generate(model, PipelineOptions(seed=seed), user, agent)
+        assert follows(agent, made[:, 50]) >= 0.45
+        ratios.append(made[:, 53:56].std(0) / real[: len(made)].std(0))
+    assert (np.mean(ratios, axis=0) > 0.4).all()
+    assert (np.mean(ratios, axis=0) < 2).all()
