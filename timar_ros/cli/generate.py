@@ -78,7 +78,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "--planning-lead",
         type=float,
         metavar="S",
-        help="anticipatory: a turn is planned so long before it begins (default: 0.2)",
+        help="anticipatory: a turn is planned so long before it begins (default: 0.24)",
     )
     sampling.add_argument("--no-seams", action="store_true", help="leave jumps between turns in the motion")
 
