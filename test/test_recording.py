@@ -109,6 +109,13 @@ def test_samples_that_are_no_numbers_are_silent_and_told(tmp_path: Path) -> None
     assert any("3 samples of /user/audio" in warning for warning in recording.warnings)
 
 
+def test_the_bag_of_a_run_is_called_by_the_run(tmp_path: Path) -> None:
+    factory.write_bag(tmp_path / "walk" / "bag", 1.0)
+    assert load_recording(tmp_path / "walk").name == "bag"
+    (tmp_path / "walk" / "motion.npz").touch()
+    assert load_recording(tmp_path / "walk").name == "walk"
+
+
 def test_a_run_with_two_bags_must_be_told_apart(tmp_path: Path) -> None:
     for name in ("a", "b"):
         factory.write_bag(tmp_path / name, 1.0)

@@ -7,9 +7,11 @@ In a pair, speaker 1 is the user and speaker 2 the agent: ``X_speaker1.wav``, ``
 from __future__ import annotations
 
 import argparse
+import heapq
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
     from timar_ros.data.recording import Motion
 
 TRUTH_TOPIC = "/agent/motion_truth"
-CHUNK = 0.02
+CHUNK = 320
+"""Samples in a message: 20 ms at 16 kHz."""
+
+Types = Mapping[str, Any]
+Event = tuple[int, str, Any]
+"""Time of arrival [ns], topic, message."""
 
 
 @dataclass
@@ -102,7 +109,6 @@ def to_bag(folder: str | Path, name: str, out: str | Path, *, swap: bool = False
     :param start_ns: stamp of the first sample.
     :raises UserError: when a file is missing or cannot be read.
     """
-    from timar_ros.data import bag_messages
     from timar_ros.data.audio import read_audio
     from timar_ros.data.bags import TOPICS, BagWriter
     from timar_ros.data.motion import load_motion
@@ -118,30 +124,38 @@ def to_bag(folder: str | Path, name: str, out: str | Path, *, swap: bool = False
             tracks[topic] = load_motion(path)
         else:
             made.notes.append(f"no {path.name}: {topic} is not written")
-    size = round(CHUNK * 16000)
     with BagWriter(out) as bag:
-        events: list[tuple[int, str, int, int, NDArray[np.float32], float]] = []
+        sources = []
         for role, voice in voices.items():
             bag.add_topic(f"/{role}/audio", TOPICS[f"{role}/audio"])
-            for first in range(0, len(voice), size):
-                part = voice[first : first + size]
-                at, over = start_ns + first * 62_500, start_ns + (first + len(part)) * 62_500
-                last = first + size >= len(voice)
-                events.append((over, f"/{role}/audio", at, first, part, last))
+            sources.append(_chunks(bag.types, f"/{role}/audio", voice, start_ns))
         for topic, (frames, rate) in tracks.items():
             bag.add_topic(topic, TOPICS["user/motion"])
-            for index in range(len(frames)):
-                at = start_ns + round(index * 1e9 / rate)
-                events.append((at, topic, at, index, frames[index : index + 1], rate))
-        for arrived, topic, at, index, part, extra in sorted(events, key=lambda event: event[0]):
-            if topic.endswith("/audio"):
-                message = bag_messages.audio_chunk(bag.types, at, index, 16000, part, end=bool(extra))
-            else:
-                message = bag_messages.flame_motion(bag.types, at, float(extra), part)
+            sources.append(_frames(bag.types, topic, frames, rate, start_ns))
+        for arrived, topic, message in heapq.merge(*sources, key=lambda event: event[0]):
             bag.write(topic, arrived, message)
     made.files.append(Path(out))
     made.seconds = max(len(voice) for voice in voices.values()) / 16000
     return made
+
+
+def _chunks(types: Types, topic: str, voice: NDArray[np.float32], start_ns: int) -> Iterator[Event]:
+    """A voice in chunks, each at the time when it was wholly heard."""
+    from timar_ros.data import bag_messages
+
+    for first in range(0, len(voice), CHUNK):
+        part, last = voice[first : first + CHUNK], first + CHUNK >= len(voice)
+        at, over = (start_ns + index * 62_500 for index in (first, first + len(part)))
+        yield over, topic, bag_messages.audio_chunk(types, at, first, 16000, part, end=last)
+
+
+def _frames(types: Types, topic: str, frames: NDArray[np.float32], rate: float, start_ns: int) -> Iterator[Event]:
+    """A head's motion, frame by frame."""
+    from timar_ros.data import bag_messages
+
+    for index in range(len(frames)):
+        at = start_ns + round(index * 1e9 / rate)
+        yield at, topic, bag_messages.flame_motion(types, at, rate, frames[index : index + 1])
 
 
 def add_from_bag_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from timar_ros.data import bag_messages
-from timar_ros.data.bags import BagReader
+from timar_ros.data.bags import TOPICS, BagReader
 from timar_ros.errors import UserError
 
 RATE = 16000
@@ -122,8 +122,8 @@ def find_bag(path: str | Path) -> Path:
 
 
 def _name(path: Path) -> str:
-    """What a recording is called: the bag of a run by the run."""
-    return path.parent.name if path.name == "bag" and path.parent.name else path.name
+    """What a recording is called: ``bag`` in the folder of a run (of `timar demo` or `timar replay`) by the run."""
+    return path.parent.name if path.name == "bag" and (path.parent / "motion.npz").exists() else path.name
 
 
 def load_recording(path: str | Path) -> Recording:
@@ -173,20 +173,7 @@ class _Loader:
     def __init__(self, bag: BagReader, path: Path) -> None:
         self.bag = bag
         self.path = path
-        self.names = {
-            name: bag.find(name, msgtype)
-            for name, msgtype in {
-                "user/audio": "timar_ros/msg/AudioChunk",
-                "agent/audio": "timar_ros/msg/AudioChunk",
-                "user/motion": "timar_ros/msg/FlameMotion",
-                "agent/motion": "timar_ros/msg/FlameMotion",
-                "turns": "timar_ros/msg/Turn",
-                "stream_info": "timar_ros/msg/StreamInfo",
-                "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
-                "joint_states": "sensor_msgs/msg/JointState",
-                "diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
-            }.items()
-        }
+        self.names = {name.strip("/"): bag.find(name, msgtype) for name, msgtype in TOPICS.items()}
         self.audio: dict[str, list[tuple[int, int, int, int, Floats]]] = {"user/audio": [], "agent/audio": []}
         self.unsound: dict[str, int] = {}
         self.motion: dict[str, list[tuple[int, float, Floats, npt.NDArray[np.uint8]]]] = {
