@@ -188,6 +188,24 @@ def test_limits_hold_between_the_ticks_too(above, fits):
     assert follower._fit(curve)[4:6].all() == fits
 
 
+@pytest.mark.parametrize(("above", "kept"), [(0.002, False), (-0.002, True)])
+def test_a_path_back_keeps_its_limits_between_the_ticks_too(above, kept):
+    """Ruckig may give a path whose velocity peaks between two ticks, or whose position turns there."""
+    follower = Follower(load_profile("tiago"), 100.0)
+    limits = follower.limits
+    t = (np.arange(0, 5) - 2.5)[:, None] / 100  # extremes half-way between two ticks
+    half = np.full_like(t, 0.5)
+    peak, jerk = limits.velocity[0] + above, 0.9 * limits.jerk[0]
+    fast = np.concatenate([t * (peak - jerk * t**2 / 6), peak - jerk * half * t**2, -jerk * t], axis=1)
+    assert np.abs(fast[:, 1]).max() < limits.velocity[0]
+    turn, brake = limits.upper[0] + above / 20, 0.5 * limits.acceleration[0]
+    far = np.concatenate([turn - brake * half * t**2, -brake * t, np.full_like(t, -brake)], axis=1)
+    assert far[:, 0].max() < limits.upper[0]
+    for states in (fast, far):
+        follower.state[0] = states[0]
+        assert follower._keeps(0, states[1:]) == kept
+
+
 @settings(max_examples=200, deadline=None)
 @example(v=0.5, share=-1.0, limit=10.0, jerk=100.0, p=0.0)  # on the last ramp of a stop
 @example(v=-0.5, share=1.0, limit=10.0, jerk=100.0, p=0.0)

@@ -275,14 +275,28 @@ class Follower:
         return stop_samples((p, v, a), float(self.limits.acceleration[j]), float(self.limits.jerk[j]), self._times)
 
     def _keeps(self, j: int, samples: Float) -> bool:
-        """Whether a piece of a path of one joint stays within its limits and ends in a safe state."""
+        """Whether a piece of a path of one joint stays within its limits and ends in a safe state.
+
+        Ruckig holds a path that it stretches to a duration only to the limit of the velocity at its phases' ends, not
+        where the acceleration passes 0 within one of the first two; and it knows no positions.
+        """
         limits = self.limits
         lower, upper, a_max, j_max = limits.lower[j], limits.upper[j], limits.acceleration[j], limits.jerk[j]
+        v_max = limits.velocity[j] + TINY
+        p0, v0, a0 = self.state[j].tolist()
         for p, v, a in samples.tolist():
-            if not (lower <= p <= upper and abs(v) <= limits.velocity[j] + TINY and abs(a) <= a_max + TINY):
+            if not (lower <= p <= upper and abs(v) <= v_max and abs(a) <= a_max + TINY):
                 return False
-        low, high = stop_range(p, v, a, a_max, j_max)
-        return bool(low >= lower and high <= upper and abs(v + a * abs(a) / (2 * j_max)) <= limits.velocity[j] + TINY)
+            # Between two ticks: the mean velocity, and the extremes of a motion of constant jerk.
+            if abs(p - p0) * self.rate > v_max:
+                return False
+            if a0 * a < 0 and abs(v0 + a0 * a0 / (2 * (a0 - a) * self.rate)) > v_max:
+                return False
+            if v0 * v < 0 and not lower <= p0 + v0 * v0 / (2 * (v0 - v) * self.rate) <= upper:
+                return False
+            p0, v0, a0 = p, v, a
+        low, high = stop_range(p0, v0, a0, a_max, j_max)
+        return bool(low >= lower and high <= upper and abs(v0 + a0 * abs(a0) / (2 * j_max)) <= v_max)
 
     def _respect(
         self, coupling: Coupling, joint: int, by: int, result: Float, locked: NDArray[np.bool_]
