@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,17 @@ def test_recipes_are_not_mixed(data: Path, model: str) -> None:
         for seconds in (1.0, 2.0)
     }
     assert len(keys) == 4
+
+
+def test_other_sampling_of_the_same_weights_is_another_recipe(data: Path, model: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    described = json.loads((copy / "config.json").read_text())
+    described["model"]["head_noise_correlation"] = 1.0
+    (copy / "config.json").write_text(json.dumps(described))
+    one, other = make_recipe(model, data, "test"), make_recipe(str(copy), data, "test")
+    assert one.weights != other.weights
+    assert one.weights.split("-")[0] == other.weights.split("-")[0]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     """Of :class:`~timar_ros.streaming.pipeline.PipelineOptions`; baselines take none."""
     weights: str = ""
-    """SHA-256 of the model's weights, so that a retrained model does not inherit predictions."""
+    """SHA-256 of the weights and of the configuration, so that neither a retrained model nor one that is sampled
+    otherwise inherits predictions."""
     device: str = "cpu"
     """``cpu``, ``cuda``, ``cuda:N``, or ``auto``: each process of a launcher its own GPU."""
     dtype: str = "float32"
@@ -77,7 +78,8 @@ def make_recipe(
 
         loaded = _timar(model, device, dtype)
         ConversationOptions(**PipelineOptions(**options).conversation_arguments()).check(loaded)
-        weights = loaded.sha256
+        described = json.dumps(loaded.config.to_dict(), sort_keys=True)
+        weights = f"{loaded.sha256}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
     return Recipe(model, str(data), split, options, weights, device, dtype)
 
 
