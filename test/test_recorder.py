@@ -139,13 +139,15 @@ def test_simulated_time_stamps_the_bag(graph: Any, tmp_path: Path) -> None:
     recording.destroy_node()
 
 
-@pytest.mark.parametrize("values", [{"path": ""}, {"qos_profiles": "/nowhere.yaml"}], ids=["no path", "no QoS file"])
+@pytest.mark.parametrize("values", [{"path": ""}, {"qos_profiles": "/nowhere.yaml"}, {"topics": ["a//b"]}])
 def test_bad_parameters_refuse_configuring(graph: Any, tmp_path: Path, values: dict[str, Any]) -> None:
     node, executor = graph
     recording = recorder(node, executor, tmp_path / "bag", **values)
     recording.trigger_configure()
     assert recording.phase == "unconfigured"
     assert recording.fault is not None
+    assert "\n" not in recording.fault
+    assert "Error" not in recording.fault
     recording.destroy_node()
 
 

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.logging import LoggingSeverity
     from rclpy.parameter import Parameter
     from rclpy.signals import SignalHandlerOptions
 
@@ -73,11 +74,14 @@ def run(args: argparse.Namespace) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
+            # What goes wrong here is said once, by the exception below.
+            node.get_logger().set_level(LoggingSeverity.FATAL)
             node.trigger_configure()
             if node.fault is None:
                 node.trigger_activate()
             if node.fault is not None:
                 raise UserError(node.fault)
+            node.get_logger().set_level(LoggingSeverity.INFO)
             console.print(f"recording into {args.out}; Ctrl-C ends it")
             ends = time.monotonic() + args.duration if args.duration is not None else float("inf")
             while not stop and time.monotonic() < ends:

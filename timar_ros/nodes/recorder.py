@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Qos as BagQos
 
@@ -18,6 +20,8 @@ from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parame
 from timar_ros.nodes.foreign import adapted
 from timar_ros.nodes.parameters import names
 from timar_ros.resources import share
+
+RCLError = rclpy_implementation.RCLError
 
 DEPTH = 1000
 """Messages a subscription may hold: 20 s of 20 ms chunks."""
@@ -51,8 +55,7 @@ class Recorder(ManagedNode):
             raise UserError("parameter 'path' is empty: name the folder of the bag to write")
         if Path(self.value("path")).exists():
             raise UserError(f"{self.value('path')} exists already: choose another path")
-        self._only = {self.resolve_topic_name(name) for name in names(self.value("topics"))}
-        self._exclude = {self.resolve_topic_name(name) for name in names(self.value("exclude"))}
+        self._only, self._exclude = self._resolved("topics"), self._resolved("exclude")
         self._overrides = _read_profiles(self.value("qos_profiles"))
         self._subscriptions_by_topic: dict[str, tuple[Any, QoSProfile, str]] = {}
         self._early: list[tuple[str, bytes]] = []
@@ -110,6 +113,15 @@ class Recorder(ManagedNode):
         if self.recorder.overflowed:
             return WARN, "the disk is too slow: messages are dropped", rows
         return OK, "recording", rows
+
+    def _resolved(self, parameter: str) -> set[str]:
+        """Full names of the topics that a parameter lists."""
+        try:
+            return {self.resolve_topic_name(name) for name in names(self.value(parameter))}
+        except (RCLError, InvalidTopicNameException) as error:
+            # Without where in rcl's sources it was found.
+            reason = str(error).split(", at ")[0].removeprefix("failed to resolve name: ")
+            raise UserError(f"parameter '{parameter}': {reason}") from error
 
     def _wanted(self, topic: str) -> bool:
         hidden = any(part.startswith("_") for part in topic.split("/"))
