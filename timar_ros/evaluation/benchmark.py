@@ -19,6 +19,7 @@ from timar_ros.errors import UserError
 from timar_ros.model import Timar
 from timar_ros.model.packing import packed
 from timar_ros.model.precision import INT8, pick_dtype
+from timar_ros.model.speech import frame_window
 from timar_ros.streaming.batch import ConversationBatch, Motion, TurnData
 from timar_ros.streaming.engine_cached import CachedEngine
 
@@ -194,16 +195,19 @@ def floor(model: Timar, conversations: int, cached_bytes: int = 4, weight_bytes:
 
 
 def _speech_flop(model: Timar) -> float:
-    """FLOPs of one turn's speech of one speaker."""
+    """FLOPs of one turn's speech of one speaker (its positional convolution, under a hundredth of them, left out)."""
     encoder: Any = model.speech_encoder
-    config, samples, flop = encoder.config, model.config.turn_samples, 0.0
+    config, samples, frames, flop = encoder.config, model.config.turn_samples, model.config.turn_frames, 0.0
+    windows, window = 1, frame_window(config, samples, frames)
+    if window is not None:
+        windows, samples = frames, window[0]
     channels = 1
     for out, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
         samples = (samples - kernel) // stride + 1
-        flop += 2.0 * samples * channels * out * kernel
+        flop += 2.0 * windows * samples * channels * out * kernel
         channels = out
     weights = sum(p.numel() for p in encoder.encoder.layers.parameters())
-    return flop + 2.0 * model.config.turn_frames * weights
+    return flop + 2.0 * frames * weights
 
 
 def _turn(model: Timar, number: int, conversations: int) -> list[TurnData | None]:
