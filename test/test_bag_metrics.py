@@ -96,7 +96,10 @@ def test_limits_are_held_against_the_profile() -> None:
     position = np.tile([j.neutral for j in profile.joints], (100, 1))
     velocity = np.zeros_like(position)
     joints = Joints(names, time, position, velocity)
-    assert bag_metrics._robot(joints, None, profile)["limit_violations"] == 0
+    at_rest = bag_metrics._robot(joints, None, profile)
+    assert (at_rest["limit_violations"], at_rest["range_used"]) == (0, 0)
+    position[5, 0] = joint.neutral + 0.5 * (joint.upper - joint.neutral)
+    assert bag_metrics._robot(joints, None, profile)["range_used"] == pytest.approx(0.5)
     position[10:13, 0] = joint.upper + 0.01
     velocity[20, 0] = 1.1 * joint.velocity
     found = bag_metrics._robot(joints, None, profile)

@@ -61,7 +61,6 @@ export class Track {
 
 export interface Colors {
   accent: THREE.Color;
-  backdrop: THREE.Color;
 }
 
 /** Something on the stage that takes a pose. */

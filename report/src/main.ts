@@ -8,6 +8,7 @@ import { Player } from "./player";
 import { Stage } from "./stage";
 
 const report = JSON.parse(find("report").textContent!) as Report;
+let repaint = (): void => {};
 const mark = (name: string): PerformanceMark => performance.mark(`timar:${name}`);
 
 function makeStage(): Stage | null {
@@ -43,10 +44,10 @@ async function present(stage: Stage | null): Promise<void> {
   const panels = new Panels(find("panels"), report.panels, block, report.duration, (time) => player.seek(time));
   const controls = new Controls(player, panels);
   player.onJump(() => panels.cursor(player.time, true));
-  themed(() => {
+  repaint = () => {
     stage?.recolor();
     panels.restyle();
-  });
+  };
   stage?.fill(report.heads, block);
   // For tests and the curious.
   const state = { player, panels, report, inspect: () => stage?.inspect(player.time) ?? [], programs: stage?.programs ?? 0 };
@@ -77,6 +78,7 @@ async function present(stage: Stage | null): Promise<void> {
 }
 
 mark("script");
+themed(() => repaint());
 fillWords(report);
 fillTables(report.tables);
 const stage = makeStage();

@@ -3,7 +3,7 @@
 /** A typed array inside the block. 16-bit values stand for `value * scale[column] + offset[column]`. */
 export interface ArrayRef {
   at: number;
-  dtype: "f32" | "i16" | "u8";
+  dtype: "f32" | "i16" | "u8" | "u32";
   shape: number[];
   scale?: number[];
   offset?: number[];
@@ -133,7 +133,7 @@ export class Block {
     return out;
   }
 
-  /** Unsigned 32-bit integers stored as raw bytes. */
+  /** A reference of dtype u32. */
   integers(ref: ArrayRef): Uint32Array {
     const count = ref.shape.reduce((a, b) => a * b, 1);
     return new Uint32Array(this.bytes.buffer, this.bytes.byteOffset + ref.at, count);

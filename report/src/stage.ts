@@ -105,8 +105,7 @@ export class Stage {
 
   private colors(spec: HeadSpec): Colors {
     const style = getComputedStyle(document.documentElement);
-    const read = (name: string): THREE.Color => new THREE.Color(style.getPropertyValue(name).trim() || "#888");
-    return { accent: read(`--${spec.role}`), backdrop: read("--stage") };
+    return { accent: new THREE.Color(style.getPropertyValue(`--${spec.role}`).trim()) };
   }
 
   recolor(): void {

@@ -65,7 +65,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         "share_speaking": Metric("Time speaking", "%", 0, 100),
     },
     "robot": {
-        "range_used": Metric("Most of a joint's range used", "%", 0, 100),
+        "range_used": Metric("Most of the way to a joint's limit", "%", 0, 100),
         "speed_used": Metric("Most of a joint's speed used", "%", 0, 100),
         "limit_violations": Metric("Joint-limit violations", "", 0),
         "speed_violations": Metric("Joint-speed violations", "", 0),
@@ -187,30 +187,46 @@ def _motion(recording: Recording) -> dict[str, float]:
 
 
 def _robot(joints: Joints, commands: Joints | None, profile: RobotProfile | None) -> dict[str, float]:
-    found: dict[str, float] = {}
     fps = _rate_of(joints.time)
-    found["joint_jerk"] = _rms(conduct.jerk(joints.position, fps)) if fps else float("nan")
+    found = {"joint_jerk": _rms(conduct.jerk(joints.position, fps)) if fps else float("nan")}
     if profile is not None:
-        limits = profile.limits()
-        columns = [(joints.names.index(name), row) for row, name in enumerate(profile.names) if name in joints.names]
-        used, fast, beyond, speeding = [], [], 0, 0
-        for column, row in columns:
-            lower, upper = limits["lower"][row], limits["upper"][row]
-            position = joints.position[:, column]
-            velocity = joints.velocity[:, column]
-            if np.isnan(velocity).all() and fps:
-                velocity = np.gradient(position) * fps
-            used.append(np.nanmax(np.abs(position - 0.5 * (lower + upper))) / (0.5 * (upper - lower)))
-            fast.append(np.nanmax(np.abs(velocity)) / limits["velocity"][row])
-            slack = LIMIT_SLACK * (upper - lower)
-            beyond += int(((position > upper + slack) | (position < lower - slack)).sum())
-            speeding += int((np.abs(velocity) > limits["velocity"][row] * (1 + 1e-3)).sum())
-        found |= {"range_used": float(max(used)), "speed_used": float(max(fast))}
-        found |= {"limit_violations": float(beyond), "speed_violations": float(speeding)}
+        found |= _against_limits(joints, profile, fps)
     if commands is not None and len(commands.time) and len(joints.time) > 1:
         errors = tracking_error(joints, commands)
         found |= {"tracking_rms": _rms(errors), "tracking_max": float(np.nanmax(np.abs(errors), initial=0.0))}
     return found
+
+
+def _against_limits(joints: Joints, profile: RobotProfile, fps: float) -> dict[str, float]:
+    """How much of the robot's limits its joints used, and how many measurements were beyond them."""
+    if not set(profile.names) & set(joints.names):
+        return {}
+    limits = profile.limits()
+    found = {"range_used": 0.0, "speed_used": 0.0, "limit_violations": 0.0, "speed_violations": 0.0}
+    for row, joint in enumerate(profile.joints):
+        if joint.name not in joints.names:
+            continue
+        column = joints.names.index(joint.name)
+        lower, upper, fastest = (limits[name][row] for name in ("lower", "upper", "velocity"))
+        position, velocity = joints.position[:, column], joints.velocity[:, column]
+        if np.isnan(velocity).all() and fps:
+            velocity = np.gradient(position) * fps
+        used = np.nanmax(_way(position, joint.neutral, lower, upper), initial=0.0)
+        found["range_used"] = max(found["range_used"], float(used))
+        found["speed_used"] = max(found["speed_used"], float(np.nanmax(np.abs(velocity), initial=0.0) / fastest))
+        slack = LIMIT_SLACK * (upper - lower)
+        found["limit_violations"] += float(((position > upper + slack) | (position < lower - slack)).sum())
+        found["speed_violations"] += float((np.abs(velocity) > fastest * (1 + 1e-3)).sum())
+    return found
+
+
+def _way(position: NDArray[np.float64], rest: float, lower: float, upper: float) -> NDArray[np.float64]:
+    """What part of the way from rest to the limit on its side each position is; beyond 1 it is over the limit.
+
+    A joint that rests at a limit (a closed jaw) has a twentieth of its range for the way there.
+    """
+    room = np.where(position >= rest, upper - rest, rest - lower)
+    return np.asarray(np.abs(position - rest) / np.maximum(room, 0.05 * (upper - lower)))
 
 
 def tracking_error(joints: Joints, commands: Joints) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ class Block:
     def add_integers(self, values: npt.ArrayLike) -> dict[str, Any]:
         """Unsigned 32-bit integers (indices of a mesh)."""
         array = np.asarray(values, "<u4")
-        return self._put(array.tobytes(), "f32", array.shape)
+        return self._put(array.tobytes(), "u32", array.shape)
 
     def _put(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
         reference = {"at": self._size, "dtype": dtype, "shape": list(shape)}

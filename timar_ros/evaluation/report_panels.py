@@ -109,6 +109,8 @@ def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> 
         return []
     inside = (measured.time > -1.0) & (measured.time < recording.seconds + 1.0)
     time = block.add_exact(measured.time[inside])
+    commands = recording.commands
+    when = None if commands is None else block.add_exact(commands.time)
     known = {joint.name: joint for joint in profile.joints} if profile is not None else {}
     names = [name for name in known if name in measured.names] or measured.names
     made = []
@@ -116,9 +118,8 @@ def joints(block: Block, recording: Recording, profile: RobotProfile | None) -> 
         column = measured.names.index(name)
         title = name.replace("_", " ").capitalize()
         one = panel(f"joint-{name}", title, "", section="Robot", unit="rad", height=180, half=True)
-        if recording.commands is not None and name in recording.commands.names:
-            asked = recording.commands.position[:, recording.commands.names.index(name)]
-            when = block.add_exact(recording.commands.time)
+        if commands is not None and when is not None and name in commands.names:
+            asked = commands.position[:, commands.names.index(name)]
             one["traces"].append(line("asked", "c6", when, block.add(asked), dash=True))
         position = measured.position[inside, column]
         one["traces"].append(line("measured", f"c{index % 5 + 1}", time, block.add(position)))
