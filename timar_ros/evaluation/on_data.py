@@ -72,7 +72,9 @@ def recipes(args: argparse.Namespace, split: str) -> list[tuple[str, Recipe]]:
     """What to run for a split, with labels; only TIMAR has history lengths."""
     made = []
     for model in args.model:
-        name = Path(model).name
+        path = Path(model)
+        # A run's own folder says more than the `model` in it.
+        name = path.parent.name if path.name == "model" and path.parent.name else path.name
         if model in NAIVE:
             made.append((name, make_recipe(model, args.data, split, seed=args.seed)))
             continue
