@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_models import random_turn, tiny_model
 
 from timar_ros.model import Timar
-from timar_ros.streaming import Conversation
+from timar_ros.streaming import Conversation, Pipeline, PipelineOptions, TurnInput
 from timar_ros.streaming.engine import FullWindow
 from timar_ros.streaming.engine_cached import CachedEngine
 
@@ -179,3 +180,56 @@ def test_history_after_plans_is_what_really_happened(engine: str) -> None:
     turn = random_turn(9)
     motions = [talk.step(turn.user_speech, turn.agent_speech, turn.user_motion) for talk in (reactive, ahead)]
     np.testing.assert_allclose(motions[1], motions[0], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_turn_planned_before_the_one_before_it_is_over(masked: bool) -> None:
+    """Each turn's history gets its own plan; a turn that was never planned is not given the next one's."""
+    options: dict[str, Any] = {"context_seconds": 4, "mask_history_agent": masked}
+    ahead, ordered = pair(MODEL, **options)[1], pair(MODEL, **options)[0]
+    turns = [random_turn(seed, "some") for seed in range(6)]
+    plans = [ahead.plan(turns[0].agent_speech, number=0)]
+    for number, turn in enumerate(turns):
+        if number + 1 < len(turns) and number != 2:  # turn 3's plan came too late
+            plans.append(ahead.plan(turns[number + 1].agent_speech, number=number + 1))
+        else:
+            plans.append(np.empty(0))
+        if number == 4:  # a node restarts between a plan and its turn
+            saved, ahead = ahead.state_dict(), pair(MODEL, **options)[1]
+            ahead.load_state_dict(saved)
+        done = plans[number] if len(plans[number]) else None
+        ahead.observe(turn.user_speech, turn.agent_speech, turn.user_motion, number=number)
+        ordered.observe(turn.user_speech, turn.agent_speech, turn.user_motion, done, number=number)
+    for name in ("tokens", "masked"):
+        np.testing.assert_allclose(ahead.state_dict()[name], ordered.state_dict()[name], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_an_anticipatory_pipeline_is_the_same_with_either_engine(masked: bool) -> None:
+    """Plans ahead of their turns, a plan that never came, a turn that was dropped, no tracker: frame for frame."""
+    engines: tuple[Literal["oracle", "cached"], ...] = ("oracle", "cached")
+    made = []
+    for engine in engines:
+        options = PipelineOptions(
+            mode="anticipatory", engine=engine, context_seconds=4, mask_history_agent=masked, iterations=1
+        )
+        pipeline, out = Pipeline(MODEL, options), []
+        for number in range(8):
+            data = random_turn(number, "some")
+            speech = [np.clip(0.2 * np.asarray(each), -1, 1) for each in (data.user_speech, data.agent_speech)]
+            motion = None if number == 3 else np.asarray(data.user_motion)
+            whole = TurnInput(number, number * 10**9, 1.0, speech[0], speech[1], motion)
+            if number != 4:
+                planned = dataclasses.replace(
+                    whole, user_speech=np.zeros_like(speech[0]), user_motion=None, planned=True
+                )
+                out.append(pipeline.process(planned))
+            if number == 5:
+                pipeline.skip(whole)
+            else:
+                assert pipeline.process(whole) is None
+            if number % 2:
+                pipeline.idle()
+        made.append(np.stack([each.frames for each in out if each is not None]))
+    assert made[0].shape == (7, 25, 56)
+    np.testing.assert_allclose(made[1], made[0], rtol=0, atol=TOLERANCE)

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 NO_CACHE = "its attention is not causal or it has a decoder, so every turn computes the whole window (engine: oracle)"
 
+_MOST_PLANS = 4  # planned turns whose end is waited for: a turn may be planned before the one before it is over
+
 Noise = tuple[ArrayLike, ArrayLike]
 Motion = NDArray[np.float32]
 
@@ -139,7 +141,7 @@ class ConversationBatch:
         self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
         # Who names a correlation means it for every column.
         self._head_correlation = config.motion_rate * (config.head_noise_correlation if correlation is None else 0.0)
-        self._planned: list[Tensor | None] = [None] * conversations
+        self._planned: list[dict[int, Tensor]] = [{} for _ in range(conversations)]  # motion by turn
         self._conditioning: list[Tensor | None] = [None] * conversations
         self._static: dict[int, StaticTurn] = {}  # by branches
         hidden = torch.zeros((2, config.turn_tokens), dtype=torch.bool, device=model.device)
@@ -178,7 +180,10 @@ class ConversationBatch:
         given = [dataclasses.replace(turn, user_speech=None, user_motion=None) for turn in given]
         _, motion = self._turn(rows, given, guidance=1.0)
         for index, row in enumerate(rows):
-            self._planned[row] = motion[index]
+            plans = self._planned[row]
+            plans[self.turns[row]] = motion[index]
+            if len(plans) > _MOST_PLANS:
+                del plans[min(plans)]
         return self._scatter(rows, motion)
 
     @torch.inference_mode()
@@ -188,7 +193,7 @@ class ConversationBatch:
         if rows:
             tokens = self._tokens(given)
             for index, (row, turn) in enumerate(zip(rows, given, strict=True)):
-                motion = self._planned[row]
+                motion = self._planned[row].get(self.turns[row])
                 if turn.motion is not None:
                     motion = self._tensor(_checked(turn.motion, self._motion_shape, "agent motion"))
                 self._remember(row, tokens[index], motion, encoded=False)
@@ -205,7 +210,7 @@ class ConversationBatch:
         for each in range(len(self)) if row is None else (row,):
             self.engine.restore(each, ())
             self.turns[each] = 0
-            self._planned[each] = self._conditioning[each] = None
+            self._planned[each], self._conditioning[each] = {}, None
 
     @torch.inference_mode()
     def state_dict(self, row: int) -> dict[str, NDArray[Any]]:
@@ -214,11 +219,13 @@ class ConversationBatch:
         shape = (0, config.turn_tokens, config.token_width)
         tokens = torch.stack([turn.tokens for turn in history]) if history else torch.zeros(shape)
         masked = torch.stack([turn.masked for turn in history]) if history else torch.zeros(shape[:2], dtype=torch.bool)
-        planned = self._planned[row]
+        plans = self._planned[row]
+        motions = torch.stack(list(plans.values())) if plans else torch.zeros((0, *self._motion_shape))
         return {
             "tokens": tokens.float().cpu().numpy(),
             "masked": masked.cpu().numpy(),
-            "planned": np.zeros((0, config.motion_width), np.float32) if planned is None else planned.cpu().numpy(),
+            "planned": motions.cpu().numpy(),
+            "planned_turns": np.array(list(plans), dtype=np.int64),
             "turn": np.array(self.turns[row]),
             "seed": np.array(self.seeds[row]),
             "model": np.array(self.model.sha256),
@@ -230,7 +237,7 @@ class ConversationBatch:
 
         :raises UserError: when it was saved with another model or a longer window.
         """
-        missing = {"tokens", "masked", "planned", "turn", "seed", "model"} - set(state)
+        missing = {"tokens", "masked", "planned", "planned_turns", "turn", "seed", "model"} - set(state)
         if missing:
             raise UserError(f"saved conversation lacks {', '.join(sorted(missing))}")
         if str(state["model"]) != self.model.sha256:
@@ -246,7 +253,9 @@ class ConversationBatch:
             raise UserError(f"saved conversation has {len(tokens)} turns of history, more than this window holds")
         self.engine.restore(row, [HistoryTurn(*pair) for pair in zip(tokens, masked, strict=True)])
         planned = torch.as_tensor(state["planned"], device=self.model.device)
-        self._planned[row] = planned if len(planned) else None
+        if planned.shape != (len(state["planned_turns"]), *self._motion_shape):
+            raise UserError(f"saved conversation has plans of shape {list(planned.shape)}: damaged")
+        self._planned[row] = dict(zip(map(int, state["planned_turns"]), planned, strict=True))
         self.turns[row], self.seeds[row] = int(state["turn"]), int(state["seed"])
         self._conditioning[row] = None
 
@@ -386,7 +395,8 @@ class ConversationBatch:
             tokens = tokens.clone()
             tokens[self._agent] = self.model.encode_motion(motion)
         self.engine.append(row, HistoryTurn(tokens, self._masks[int(hidden)]), encoded)
-        self._planned[row] = None
+        now = self.turns[row]
+        self._planned[row] = {turn: plan for turn, plan in self._planned[row].items() if turn > now}
         self.turns[row] += 1
 
     def _scatter(self, rows: Sequence[int], motion: Tensor) -> list[Motion | None]:
