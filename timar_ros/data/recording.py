@@ -173,7 +173,9 @@ class _Loader:
     def __init__(self, bag: BagReader, path: Path) -> None:
         self.bag = bag
         self.path = path
-        self.names = {name.strip("/"): bag.find(name, msgtype) for name, msgtype in TOPICS.items()}
+        # What goes out is agent/audio again, later.
+        wanted = {name: msgtype for name, msgtype in TOPICS.items() if name != "agent/audio_out"}
+        self.names = {name.strip("/"): bag.find(name, msgtype) for name, msgtype in wanted.items()}
         self.audio: dict[str, list[tuple[int, int, int, int, Floats]]] = {"user/audio": [], "agent/audio": []}
         self.unsound: dict[str, int] = {}
         self.motion: dict[str, list[tuple[int, float, Floats, npt.NDArray[np.uint8]]]] = {
@@ -268,7 +270,7 @@ class _Loader:
             self.joints.append((stamp, list(message.name), message.position, message.velocity))
         elif short == "joint_trajectory":
             self.commands.append((bag_messages.stamp_ns(message.header.stamp) or arrived, message))
-        else:
+        elif short == "diagnostics":
             for status in message.status:
                 rows = {pair.key: pair.value for pair in status.values}
                 self.diagnostics[status.name] = {"message": status.message, **rows}
