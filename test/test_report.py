@@ -290,6 +290,14 @@ def test_fits_a_phone(browser: Browser, bags: Path) -> None:
             ".filter((e) => e.getBoundingClientRect().right > 390.5).length"
         )
         assert wide == 0
+        # While one looks at the plots, the player stays, in one row.
+        browser.run("window.scrollTo(0, document.body.scrollHeight / 2)")
+        browser.until("document.querySelector('#transport.stuck') !== null", "the player to stay")
+        box = browser.run(
+            "(({top, height}) => [top, height])(document.querySelector('#transport').getBoundingClientRect())"
+        )
+        assert box[0] == pytest.approx(0, abs=1)
+        assert box[1] < 80
     finally:
         browser.resize(1200, 900)
 

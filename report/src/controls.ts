@@ -49,10 +49,11 @@ export class Controls {
     find("keys").addEventListener("click", () => find<HTMLDialogElement>("help").showModal());
     this.offerSpans();
     this.listen();
-    const stuck = new IntersectionObserver(([entry]) => {
-      const passed = !entry.isIntersecting && entry.boundingClientRect.top < 0;
-      find("transport").classList.toggle("stuck", passed);
-    });
+    // Everything below the top counts as seen: what is not has been scrolled past.
+    const stuck = new IntersectionObserver(
+      ([entry]) => find("transport").classList.toggle("stuck", !entry.isIntersecting),
+      { rootMargin: "0px 0px 100000px 0px" },
+    );
     stuck.observe(find("sentinel"));
   }
 
