@@ -8,6 +8,7 @@ Needs `launch` and `launch_ros`, that is, a ROS installation (the wheels have no
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -67,6 +68,8 @@ def replay(bag: Path, out: Path, rate: float, model: str) -> tuple[float, int]:
             os.killpg(process.pid, signal.SIGINT)
     code = process.wait()
     if not ended:
+        with contextlib.suppress(ProcessLookupError):  # what the launch left behind
+            os.killpg(process.pid, signal.SIGKILL)
         raise SystemExit("the launch ended early:\n" + "".join(lines[-30:]))
     for line in lines:
         if "WARN" in line or "ERROR" in line or "Traceback" in line:
