@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,42 +99,36 @@ def _tables(rows: list[BenchmarkRow]) -> list[object]:
     def ms(seconds: float) -> str:
         return f"{1e3 * seconds:.1f}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
 
+    def rows_of(cells: Callable[[BenchmarkRow], Iterable[str]]) -> list[list[str]]:
+        return [[name(row), *cells(row)] for row in rows]
+
     latency = table(
         "Milliseconds a turn: the oracle's p50; turn complete to motion, p50 and p95; idle work, mean",
         ["engine", "oracle", "p50", "p95", "idle", "gain", "RTF"],
-        [
-            [
-                name(row),
+        rows_of(
+            lambda row: [
                 *map(ms, (row.oracle_p50_s, row.critical_p50_s, row.critical_p95_s, row.idle_mean_s)),
                 f"{row.speedup:.1f}",
                 f"{row.real_time_factor:.2f}",
             ]
-            for row in rows
-        ],
+        ),
     )
     parts = table(
         "Where the critical path goes (ms), and peak memory (MB)",
         ["engine", "speech", "fusion", "head", "rest", "peak"],
-        [
-            [
-                name(row),
-                *map(ms, (row.speech_s, row.fusion_s, row.head_s, row.rest_s)),
-                f"{row.peak_memory_mb:.0f}",
-            ]
-            for row in rows
-        ],
+        rows_of(
+            lambda row: [*map(ms, (row.speech_s, row.fusion_s, row.head_s, row.rest_s)), f"{row.peak_memory_mb:.0f}"]
+        ),
     )
     errors = table(
         "Against the fp32 oracle: largest and relative errors. The least to read (MB) and to compute (GFLOP)",
         ["engine", "error", "of z", "motion", "MB", "GFLOP"],
-        [
-            [
-                name(row),
-                *(f"{value:.0e}" for value in (row.max_abs_error, row.relative_error_z, row.relative_error_motion)),
+        rows_of(
+            lambda row: [
+                *(f"{each:.1e}" for each in (row.max_abs_error, row.relative_error_z, row.relative_error_motion)),
                 f"{row.floor_mb:.0f}",
                 f"{row.floor_gflop:.1f}",
             ]
-            for row in rows
-        ],
+        ),
     )
     return [latency, parts, errors]
