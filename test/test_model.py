@@ -114,6 +114,8 @@ def test_folder_round_trip(tmp_path: Path, dtype: str | None) -> None:
     model.motion_mean[:] = 0.123456
     model.trained = True
     save_timar(model, tmp_path / "talker", dtype=dtype, steps=7)
+    modes = {path.stat().st_mode for path in (tmp_path / "talker").iterdir()}
+    assert len(modes) == 1, "weights are readable to whoever may read the configuration"
     back = load_timar(tmp_path / "talker")
     assert back.name == "talker" and back.trained and back.config == model.config
     assert json.loads((tmp_path / "talker" / "config.json").read_text())["steps"] == 7

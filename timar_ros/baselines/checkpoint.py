@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.errors import UserError
+from timar_ros.model.checkpoint import write_folder
 
 FORMAT = "timar_ros dualtalk 1"
 
@@ -31,13 +31,7 @@ def save_dualtalk(model: DualTalk, folder: str | Path, *, name: str, dtype: str 
         "speech": model.speech_config,
         **notes,
     }
-    weights, text = folder / "model.safetensors", folder / "config.json"
-    part = weights.with_suffix(f".{os.getpid()}.part")
-    save_file(state, part)
-    part.replace(weights)
-    part = text.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    part.replace(text)
+    write_folder(folder, state, description)
 
 
 def is_dualtalk(folder: str | Path) -> bool:

@@ -85,13 +85,19 @@ def save_timar(
         "speech": model.speech_source or speech_encoder_config(model.speech_encoder),
         **notes,
     }
-    weights, text = folder / "model.safetensors", folder / "config.json"
+    write_folder(folder, state, description)
+
+
+def write_folder(folder: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``config.json``, each by rename, so that a reader never sees half of one."""
+    text, weights = folder / "config.json", folder / "model.safetensors"
+    described = text.with_suffix(f".{os.getpid()}.part")
+    described.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     part = weights.with_suffix(f".{os.getpid()}.part")
     save_file(state, part)
+    part.chmod(described.stat().st_mode)  # safetensors makes files that nobody else may read
     part.replace(weights)
-    part = text.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    part.replace(text)
+    described.replace(text)
 
 
 def load_timar(

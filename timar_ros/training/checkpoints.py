@@ -72,6 +72,7 @@ def save_state(
     part.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, part / "state.safetensors")
     (part / "state.json").write_text(json.dumps({"step": step, **notes}, indent=2) + "\n", encoding="utf-8")
+    (part / "state.safetensors").chmod((part / "state.json").stat().st_mode)
     if folder.exists():
         shutil.rmtree(folder)
     part.replace(folder)
