@@ -193,6 +193,24 @@ def test_urdf_that_is_none():
         urdf_to_mjcf("<robot>")
 
 
+def test_every_joint_follows_equally_well_whatever_it_carries():
+    pytest.importorskip("mujoco")
+    profile = load_profile("timar_head")
+    head = MujocoHead(profile)
+    limits = profile.limits()
+    size = 0.4 * np.minimum(limits["upper"] - limits["neutral"], limits["neutral"] - limits["lower"])
+    size = np.where(size > 0, size, 0.2 * (limits["upper"] - limits["lower"]))
+    middle = np.where(limits["neutral"] > limits["lower"], limits["neutral"], limits["lower"] + size)
+    errors = []
+    for tick in range(300):
+        wanted = middle + size * np.sin(2 * np.pi * 0.01 * tick)
+        head.command(wanted)
+        head.step(0.01)
+        errors.append(np.abs(head.read().position - wanted))
+    # A servo 30 ms late is off by so much at a sine of 1 Hz.
+    assert (np.max(errors[100:], axis=0) <= 2 * np.pi * 0.03 * size).all()
+
+
 def test_pictures(tmp_path):
     pytest.importorskip("mujoco")
     from timar_ros.simulation.render import Camera, Film, draw_still

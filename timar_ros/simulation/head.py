@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +92,10 @@ class MujocoHead:
         """Give each servo the stiffness, damping and torque that fit the inertia that it moves."""
         mujoco, model, data = self._mujoco, self.model, self.data
         mujoco.mj_forward(model, data)
-        inertia = np.asarray(model.dof_M0)[self._velocities]
+        felt = np.array(model.dof_M0)
+        for follower, leader, ratio in self._followers():
+            felt[leader] += ratio**2 * felt[follower]
+        inertia = felt[self._velocities]
         stiffness, damping = servo_gains(inertia, SERVO_FREQUENCY, SERVO_DAMPING)
         model.actuator_gainprm[self._actuators, 0] = stiffness
         model.actuator_biasprm[self._actuators, 1] = -stiffness
@@ -100,6 +104,15 @@ class MujocoHead:
         torque = SERVO_RESERVE * (inertia * acceleration + gravity) + 0.5
         model.actuator_forcelimited[self._actuators] = 1
         model.actuator_forcerange[self._actuators] = np.stack([-torque, torque], axis=1)
+
+    def _followers(self) -> Iterator[tuple[int, int, float]]:
+        """Degrees of freedom that an equality ties to another: (follower, leader, ratio of their velocities)."""
+        model, joint = self.model, self._mujoco.mjtEq.mjEQ_JOINT
+        for kind, first, second, data in zip(
+            model.eq_type, model.eq_obj1id, model.eq_obj2id, model.eq_data, strict=True
+        ):
+            if kind == joint and second >= 0:
+                yield int(model.jnt_dofadr[first]), int(model.jnt_dofadr[second]), float(data[1])
 
     def command(self, positions: ArrayLike) -> None:
         """Positions for the servos, [J]."""

@@ -16,7 +16,7 @@ from timar_ros.retarget.profile import Joint, NeckJoint, RobotProfile
 
 Float = NDArray[np.float64]
 # A servo's rotor behind its gears, as the joint feels it [kg m^2].
-ARMATURE = {"neck": 0.01, "jaw": 0.001, "eyes": 0.0003}
+ARMATURE = {"neck": 0.01, "jaw": 0.001, "eye": 0.0003}
 COLOURS = {
     "shell": "0.93 0.94 0.96 1",
     "dark": "0.10 0.12 0.16 1",
