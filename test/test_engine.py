@@ -156,7 +156,7 @@ def test_memory_does_not_grow_with_the_conversation() -> None:
 def test_variants_without_a_cache_use_the_oracle(variant: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     model = tiny_model(**variant)
     with caplog.at_level(logging.WARNING):
-        oracle, talk = (Conversation(model, engine=engine, seed=3) for engine in ("oracle", "cached"))
+        oracle, talk, _ = (Conversation(model, engine=engine, seed=3) for engine in ("oracle", "cached", "cached"))
     assert len(caplog.records) == 1 and "computes the whole window" in caplog.text  # who asks for the oracle knows
     assert isinstance(talk.batch.engine, FullWindow)
     for seed, action in enumerate(("step", "plan_some", "skip", "step_none")):

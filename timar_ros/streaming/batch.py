@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import secrets
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from timar_ros.streaming.noise import frame_order, turn_noise
 log = logging.getLogger(__name__)
 
 NO_CACHE = "its attention is not causal or it has a decoder, so every turn computes the whole window (engine: oracle)"
+
+_told: weakref.WeakSet[Timar] = weakref.WeakSet()  # models of which NO_CACHE was said
 
 _MOST_PLANS = 4  # planned turns whose end is waited for: a turn may be planned before the one before it is over
 
@@ -414,7 +417,9 @@ def make_engine(name: str, model: Timar, window: Window, conversations: int) -> 
         return FullWindow(model, window, conversations)
     if CachedEngine.serves(model):
         return CachedEngine(packed(model) if model.device.type == "cpu" else model, window, conversations)
-    log.warning("%s: %s", model.name, NO_CACHE)
+    if model not in _told:
+        _told.add(model)
+        log.warning("%s: %s", model.name, NO_CACHE)
     return FullWindow(model, window, conversations)
 
 
