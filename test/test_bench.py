@@ -92,7 +92,8 @@ def test_an_hour_of_conversation() -> None:
         if number == 119:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= 1.02 * memory
-    # Processor time of this thread, the fastest half of each minute: what others do to the machine is left out.
-    second, last = (float(np.mean(np.sort(minute)[:30])) for minute in (times[60:120], times[-60:]))
-    assert last <= 1.1 * second
+    # Processor time of this thread, the fastest turns of each minute: what others do to the machine is left out, but for
+    # the caches they share, hence a quarter instead of the tenth that is measured on a machine of one's own.
+    second, last = (float(np.mean(np.sort(minute)[:10])) for minute in (times[60:120], times[-60:]))
+    assert last <= 1.25 * second, f"{1e3 * second:.2f} ms a turn in the second minute, {1e3 * last:.2f} ms in the last"
     assert talk.turn == 3600
