@@ -101,7 +101,5 @@ def test_an_hour_of_conversation() -> None:
         seconds(young)
     # In turn, so that both meet the same machine; the faster half of each leaves out what others do to it.
     last, second = np.sort([(seconds(old), seconds(young)) for _ in range(60)], axis=0)[:30].mean(axis=0)
-    assert last <= 1.1 * second, (
-        f"{1e3 * second:.2f} ms a turn when young, {1e3 * last:.2f} ms after an hour"
-    )
+    assert last <= 1.1 * second, f"{1e3 * second:.2f} ms a turn when young, {1e3 * last:.2f} ms after an hour"
     assert old.turn == 3600
