@@ -72,7 +72,7 @@ def play(context: Any, bag: Path, rate: float) -> list[bytes]:
         segmenter.trigger_activate()
         player.trigger_activate()
         answered = 0
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + 120
         while len(turns) < SECONDS and time.monotonic() < ends:
             executor.spin_once(timeout_sec=0.02)
             for turn in turns[answered:]:

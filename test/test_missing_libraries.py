@@ -118,7 +118,7 @@ def test_inference_without_torch_fails_to_configure_and_says_why(
 
         def ask(kind: type, name: str, request: object) -> object:
             client = node.create_client(kind, f"timar_inference/{name}")
-            until = time.monotonic() + 60
+            until = time.monotonic() + 120
             while not client.wait_for_service(timeout_sec=0.5):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < until, "no service"

@@ -60,7 +60,7 @@ class World:
         return made
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
-        end = time.monotonic() + 60.0
+        end = time.monotonic() + 120.0
         while not condition():
             assert time.monotonic() < end, f"timed out waiting for {what}"
             self.executor.spin_once(timeout_sec=0.05)

@@ -49,7 +49,7 @@ def graph(ros_domain: int) -> Iterator[tuple[Any, SingleThreadedExecutor]]:
 
 
 def spin(executor: SingleThreadedExecutor, until: Callable[[], bool], what: str) -> None:
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 120
     while not until():
         executor.spin_once(timeout_sec=0.02)
         assert time.monotonic() < ends, f"waited in vain for {what}"
