@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from output import Output
 from scipy.signal import correlate
 from scipy.stats import theilslopes
 
@@ -234,26 +234,13 @@ def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int
     ]  # fmt: skip
     watch = Watch(agent, args.mode)
     graph = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    lines: list[str] = []
-    up = threading.Event()
-
-    def read() -> None:
-        assert graph.stdout is not None
-        for line in graph.stdout:
-            lines.append(line)
-            if "nodes are up" in line:
-                up.set()
-
-    threading.Thread(target=read, daemon=True).start()
+    output = Output(graph)
     player = None
     memory: list[tuple[float, dict[str, float]]] = []
     blocks: list[Any] = []
     ear = Microphone("virtual_ear", rate=RATE, stall_seconds=5.0, report=print)
     try:
-        while not up.is_set():
-            watch.spin(speaking=False)
-            if graph.poll() is not None:
-                raise SystemExit("the graph ended early:\n" + "".join(lines[-20:]))
+        output.wait(lambda: watch.spin(speaking=False))
         player = server.play(folder / "user.wav", "mic")
         begun = time.monotonic()
         unplugged = 0
@@ -280,7 +267,7 @@ def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int
         if graph.poll() is None:
             graph.send_signal(signal.SIGINT)
         graph.wait(timeout=60)
-    return judge(args, watch, blocks, lines, memory)
+    return judge(args, watch, blocks, output.lines, memory)
 
 
 def resident(pid: int) -> dict[str, float]:

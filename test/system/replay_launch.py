@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from timar_ros.data.bag_messages import frames_of
 from timar_ros.data.bags import BagReader
 from timar_ros.nodes.domain import free_domain
 from timar_ros.resources import share
@@ -35,13 +36,9 @@ RUN = (
 
 
 def motion_of(bag: Path) -> dict[int, np.ndarray]:
-    """Each turn's frames, flat."""
+    """Each turn's frames ``[F, 56]``."""
     with BagReader(bag) as reader:
-        parts = ("expression", "jaw", "head_pose")
-        return {
-            int(m.turn): np.concatenate([np.asarray(getattr(m, part), np.float32) for part in parts])
-            for _, _, m in reader.messages(("/agent/motion",))
-        }
+        return {int(m.turn): frames_of(m) for _, _, m in reader.messages(("/agent/motion",))}
 
 
 def replay(bag: Path, out: Path, rate: float, model: str) -> tuple[float, int]:

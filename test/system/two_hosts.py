@@ -14,14 +14,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from link import TwoHosts, reason
+from output import Output
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PROFILE = REPOSITORY / "config" / "dds" / "fastdds.xml"
@@ -63,27 +62,6 @@ def start(hosts: TwoHosts, host: int, folder: Path, profile: str, *arguments: st
     return subprocess.Popen(
         hosts.command(host, command), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-
-
-def follow(process: subprocess.Popen[str]) -> Callable[[], None]:
-    """Read a process's output for ever; returns a function that waits until its nodes are up."""
-    up, lines = threading.Event(), []
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if "nodes are up" in line:
-                up.set()
-
-    threading.Thread(target=read, daemon=True).start()
-
-    def wait() -> None:
-        while not up.wait(0.1):
-            if process.poll() is not None:
-                raise SystemExit(f"a host ended early:\n{''.join(lines[-30:])}")
-
-    return wait
 
 
 def recording(folder: Path, seconds: float) -> list[str]:
@@ -132,8 +110,8 @@ def converse(args: argparse.Namespace, folder: Path) -> Run:
             (0, ["--without", away, "--source", "recording", "--sim", "builtin", "--record", str(run.bag), *played]),
         ):
             processes.append(start(hosts, host, *common[1:], *more))
-        for wait in [follow(process) for process in processes]:
-            wait()
+        for output in [Output(process) for process in processes]:
+            output.wait()
         begun, before = time.time_ns(), list(hosts.bytes)
         time.sleep(CUT_AT)
         run.carried, run.seconds = [b - a for a, b in zip(before, hosts.bytes, strict=True)], CUT_AT

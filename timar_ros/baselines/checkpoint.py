@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.errors import UserError
-from timar_ros.model.checkpoint import write_folder
+from timar_ros.model.checkpoint import folder_format, write_folder
 
 FORMAT = "timar_ros dualtalk 1"
 
@@ -36,11 +36,7 @@ def save_dualtalk(model: DualTalk, folder: str | Path, *, name: str, dtype: str 
 
 def is_dualtalk(folder: str | Path) -> bool:
     """Whether a folder holds a DualTalk baseline."""
-    try:
-        values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("format") == FORMAT
+    return folder_format(folder) == FORMAT
 
 
 def load_dualtalk(folder: str | Path) -> DualTalk:

@@ -94,10 +94,27 @@ def write_folder(folder: Path, state: dict[str, Tensor], description: dict[str, 
     described = text.with_suffix(f".{os.getpid()}.part")
     described.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     part = weights.with_suffix(f".{os.getpid()}.part")
-    save_file(state, part)
-    part.chmod(described.stat().st_mode)  # safetensors makes files that nobody else may read
+    save_tensors(state, part)
     part.replace(weights)
     described.replace(text)
+
+
+def save_tensors(state: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file as readable as any other new file; safetensors' own are for their maker alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(state, path)
+    path.chmod(mode)
+
+
+def folder_format(folder: str | Path) -> str | None:
+    """What a folder's config.json says it holds (``format``); None where it says nothing readable."""
+    try:
+        described = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = described.get("format") if isinstance(described, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def load_timar(

@@ -80,8 +80,7 @@ class AvatarBridge(ManagedNode):
 
     def _cancel(self, message: Header) -> None:
         """The agent was interrupted: come to rest at once, until what is said after it is shown."""
-        delay = 0.0 if self._info is None else float(self._info.playback_delay)
-        self._unwanted_until_ns = messages.to_ns(message.stamp) + round(delay * 1e9)
+        self._unwanted_until_ns = messages.shown_ns(message.stamp, self._info)
         self.statistics.count("frames cancelled", len(self._waiting))
         self._waiting.clear()
         closing = np.outer(CLOSING, self._shown).astype(np.float32)

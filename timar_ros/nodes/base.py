@@ -163,9 +163,9 @@ class ManagedNode(EndpointNode):
         return result
 
     @staticmethod
-    def _destroy(scope: list[Callable[[], Any]]) -> None:
+    def _destroy(scope: dict[Any, Callable[[], Any]]) -> None:
         while scope:
-            scope.pop()()
+            scope.popitem()[1]()
 
     def _guard_invalid_transitions(self) -> None:
         # rclpy raises out of the executor when a client asks for a transition that the state does not allow.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from timar_ros.errors import UserError
-from timar_ros.nodes import qos
+from timar_ros.nodes import qos, style
 from timar_ros.nodes.inference_stream import prefix
 from timar_ros.nodes.messages import to_stamp
 from timar_ros.srv import SetStyle
@@ -51,21 +50,15 @@ def serve_style(node: TimarInference) -> None:
     """Open `~/set_style`, for all conversations of the node; call in `configure`."""
 
     def set_style(request: Any, response: Any) -> Any:
-        given = {name: float(getattr(request, name)) for name in request.get_fields_and_field_types()}
-        wanted = {name: value for name, value in given.items() if not math.isnan(value)}
-        gains = [name for name in wanted if name.endswith("_gain")]
-        response.success = not gains
-        if gains:
-            response.message = f"{' and '.join(gains)}: ask the retarget node's set_style"
-            return response
         try:
+            wanted = style.asked(request, gains=False)
             node.pipeline.check_style(**wanted)
         except UserError as error:
             response.success, response.message = False, str(error)
             return response
         node.between_turns(lambda: node.restyle(**wanted))
-        told = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
-        response.message = f"from the next turn on: {told}" if told else "nothing to change"
+        response.success = True
+        response.message = f"from the next turn on: {style.told(wanted)}" if wanted else "nothing to change"
         return response
 
     node.serve(SetStyle, "~/set_style", set_style)

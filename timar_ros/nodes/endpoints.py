@@ -50,8 +50,9 @@ class EndpointNode(ParameterNode, LifecycleNode):
 
     def prepare_endpoints(self) -> None:
         """Set up the book-keeping; before anything is created."""
-        self._configured: list[Callable[[], Any]] = []
-        self._active: list[Callable[[], Any]] = []
+        # What lives as long as a phase, in the order of its making, and how each thing is ended.
+        self._configured: dict[Any, Callable[[], Any]] = {}
+        self._active: dict[Any, Callable[[], Any]] = {}
         self._scope = self._configured
         self._outputs: dict[str, Any] = {}
         self._heard: dict[str, float] = {}
@@ -71,7 +72,7 @@ class EndpointNode(ParameterNode, LifecycleNode):
         if self.phase == "active":  # created during `activate`: rclpy has opened the others already
             made.on_activate(None)
         self._outputs[topic] = made
-        self._scope.append(lambda: self._forget(self._outputs, topic, self.destroy_lifecycle_publisher, made))
+        self._scope[made] = lambda: self._forget(self._outputs, topic, self.destroy_lifecycle_publisher, made)
         return made
 
     def subscribe(
@@ -117,7 +118,7 @@ class EndpointNode(ParameterNode, LifecycleNode):
         self.statistics.count(topic, 0)
         if watched:
             self._heard[topic] = time.monotonic()
-        self._scope.append(lambda: self._forget(self._heard, topic, self.destroy_subscription, made))
+        self._scope[made] = lambda: self._forget(self._heard, topic, self.destroy_subscription, made)
         return made
 
     def _mismatch(self, other: str, topic: str, event: Any) -> None:
@@ -131,14 +132,20 @@ class EndpointNode(ParameterNode, LifecycleNode):
         """A timer on the node's clock (``steady``: on wall time, for watching only); runs while active."""
         clock = Clock(clock_type=ClockType.STEADY_TIME) if steady else self.get_clock()
         made = self.create_timer(seconds, lambda: callback() if self.phase == "active" else None, clock=clock)
-        self._scope.append(lambda: self.destroy_timer(made))
+        self._scope[made] = lambda: self.destroy_timer(made)
         return made
 
     def serve(self, service_type: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
         """A service; it answers while the node is configured."""
         made = self.create_service(service_type, name, callback)
-        self._scope.append(lambda: self.destroy_service(made))
+        self._scope[made] = lambda: self.destroy_service(made)
         return made
+
+    def drop(self, made: Any) -> None:
+        """End something that was made here before its phase ends; nothing happens where it has ended already."""
+        for scope in (self._active, self._configured):
+            if (end := scope.pop(made, None)) is not None:
+                end()
 
     def await_subscribers(self) -> None:
         """Wait for what `expected_subscribers` says.

@@ -84,10 +84,8 @@ class ForeignTopic:
 
     def close(self) -> None:
         """Listen and look no longer; otherwise that ends with the node's activity."""
-        if self._timer is not None:
-            self.node.destroy_timer(self._timer)
-        if self._subscription is not None:
-            self.node.destroy_subscription(self._subscription)
+        for made in (self._timer, self._subscription):
+            self.node.drop(made)
 
     def _look(self) -> None:
         if self.msgtype is not None or self.fault is not None:

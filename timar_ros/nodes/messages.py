@@ -16,7 +16,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import ArrayLike, NDArray
 
-from timar_ros.msg import AudioChunk, FlameMotion, Turn
+from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 
 if TYPE_CHECKING:
     from timar_ros.streaming.turns import TurnInput
@@ -44,6 +44,11 @@ def to_stamp(nanoseconds: int) -> Time:
 def to_ns(stamp: Time) -> int:
     """A ROS stamp as nanoseconds since the epoch."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def shown_ns(stamp: Time, info: StreamInfo | None) -> int:
+    """When that is shown which was said at a stamp: later by the playback delay, where that is known."""
+    return to_ns(stamp) + (0 if info is None else round(float(info.playback_delay) * 1e9))
 
 
 def floats(values: ArrayLike) -> array.array[float]:

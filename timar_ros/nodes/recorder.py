@@ -66,8 +66,8 @@ class Recorder(ManagedNode):
             if self._wanted(topic):
                 self._take_up(topic, msgtype, self._overrides.get(topic) or _profile(latched=is_latched(topic)))
         timer = self.create_timer(float(self.value("discovery_period")), self._discover)
-        self._scope.append(self._drop_subscriptions)
-        self._scope.append(lambda: self.destroy_timer(timer))
+        self._scope["subscriptions"] = self._drop_subscriptions
+        self._scope[timer] = lambda: self.destroy_timer(timer)
         self._discover()
 
     def activate(self) -> None:

@@ -6,7 +6,6 @@ sent when they are due; a robot with a trajectory controller gets each chunk at 
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -15,12 +14,13 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool
 
+from timar_ros.errors import UserError
 from timar_ros.msg import FlameMotion, StreamInfo
-from timar_ros.nodes import qos
+from timar_ros.nodes import qos, style
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
 from timar_ros.nodes.head_driver import MAX_BACKLOG_NS, DriverOptions, HeadDriver
 from timar_ros.nodes.joint_outputs import JointOutputs
-from timar_ros.nodes.messages import motion, to_ns
+from timar_ros.nodes.messages import motion, shown_ns
 from timar_ros.nodes.pacing import Pacer
 from timar_ros.nodes.retarget_parameters import DYNAMIC, PARAMETERS, retarget_options
 from timar_ros.retarget import load_profile
@@ -143,7 +143,7 @@ class Retarget(ManagedNode):
                 JointState, "joint_states", self._take_state, qos.commands(), inactive=True, optional=True
             )
         elif not wanted and self._states is not None:
-            self.destroy_subscription(self._states)
+            self.drop(self._states)
             self._states = None
 
     def _take(self, message: FlameMotion) -> None:
@@ -159,8 +159,7 @@ class Retarget(ManagedNode):
 
     def _cancel(self, message: Header) -> None:
         """The agent was interrupted: be silent at once, and until what is said after the interruption is shown."""
-        delay = 0.0 if self._info is None else float(self._info.playback_delay)
-        self.driver.cancel(self.now_ns(), to_ns(message.stamp) + round(delay * 1e9))
+        self.driver.cancel(self.now_ns(), shown_ns(message.stamp, self._info))
         self.statistics.count("interruptions")
 
     def _take_state(self, message: JointState) -> None:
@@ -183,17 +182,14 @@ class Retarget(ManagedNode):
         return response
 
     def _set_style(self, request: SetStyle.Request, response: SetStyle.Response) -> SetStyle.Response:
-        given = {name: float(getattr(request, name)) for name in request.get_fields_and_field_types()}
-        wanted = {name: value for name, value in given.items() if not math.isnan(value)}
-        foreign = [name for name in wanted if not name.endswith("_gain")]
-        response.success = not foreign
-        if foreign:
-            response.message = f"{' and '.join(foreign)}: ask timar_inference's set_style"
+        try:
+            wanted = style.asked(request, gains=True)
+        except UserError as error:
+            response.success, response.message = False, str(error)
             return response
         done = self.set_parameters_atomically([Parameter(name, value=value) for name, value in wanted.items()])
-        told = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
         response.success = bool(done.successful)
-        response.message = done.reason if not done.successful else told or "nothing to change"
+        response.message = (style.told(wanted) or "nothing to change") if done.successful else done.reason
         return response
 
     # Outputs --------------------------------------------------------------------------------------------------------

@@ -65,14 +65,14 @@ def _filtered(white: Callable[[int], Frames], turn: int, kernel: Frames, columns
 
 @functools.cache
 def _correlation_kernel(frames: int, correlation: float) -> Frames:
-    """One pole: ``exp(-t)``."""
+    """One pole: ``exp(-t / correlation)``, t in frames."""
     lags = math.ceil(_TAIL * correlation / frames) * frames
     return _kernel(frames, np.exp(-np.arange(lags + 1) / correlation))
 
 
 @functools.cache
 def _smooth_kernel(frames: int, correlation: float) -> Frames:
-    """Two equal poles: ``(t + 1) exp(-1.6 t)``."""
+    """Two equal poles: ``(t + 1) exp(-1.6 t / correlation)``, t in frames."""
     lags = math.ceil(_LONG_TAIL * correlation / frames) * frames
     time = np.arange(lags + 1)
     return _kernel(frames, (time + 1) * np.exp(-_DOUBLE * time / correlation))

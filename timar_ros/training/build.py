@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.data.dualtalk import DualTalkFolder
 from timar_ros.errors import UserError, require
 from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
+from timar_ros.model.checkpoint import folder_format
 from timar_ros.model.speech import speech_encoder_config
 from timar_ros.training.alignment import align
 from timar_ros.training.config import TrainConfig
@@ -88,12 +88,8 @@ def _build_dualtalk(config: TrainConfig) -> DualTalk:
 
 
 def _is_timar(source: str | None) -> bool:
-    """Whether ``source`` is the folder of a TIMAR: its speech encoder is meant."""
-    try:
-        described = json.loads((Path(source or "") / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(described, dict) and "model" in described and str(described.get("format")).startswith("timar_ros")
+    """Whether ``source`` is the folder of a model of this package: its speech encoder is meant."""
+    return source is not None and (folder_format(source) or "").startswith("timar_ros")
 
 
 def _pretrained(source: str) -> nn.Module:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from timar_ros.errors import UserError
+from timar_ros.model.checkpoint import save_tensors
 
 PREFIX = "step-"
 
@@ -70,9 +71,8 @@ def save_state(
     folder = run / f"{PREFIX}{step:07d}"
     part = run / f".{folder.name}.{os.getpid()}.part"
     part.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, part / "state.safetensors")
+    save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, part / "state.safetensors")
     (part / "state.json").write_text(json.dumps({"step": step, **notes}, indent=2) + "\n", encoding="utf-8")
-    (part / "state.safetensors").chmod((part / "state.json").stat().st_mode)
     if folder.exists():
         shutil.rmtree(folder)
     part.replace(folder)

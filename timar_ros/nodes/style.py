@@ -1,0 +1,29 @@
+"""What a SetStyle request asks for: the inference node and the retarget node each know a half of its fields."""
+
+from __future__ import annotations
+
+import math
+
+from timar_ros.errors import UserError
+from timar_ros.srv import SetStyle
+
+
+def asked(request: SetStyle.Request, *, gains: bool) -> dict[str, float]:
+    """The values given (fields of a request that are not NaN), by name.
+
+    :param gains: whether the node that asks owns the gains (the retarget node) or everything else (inference).
+    :raises UserError: when one is given that belongs to the other node.
+    """
+    given = {name: float(getattr(request, name)) for name in request.get_fields_and_field_types()}
+    wanted = {name: value for name, value in given.items() if not math.isnan(value)}
+    foreign = [name for name in wanted if name.endswith("_gain") is not gains]
+    if foreign:
+        raise UserError(
+            f"{' and '.join(foreign)}: ask {'timar_inference' if gains else 'the retarget node'}'s set_style"
+        )
+    return wanted
+
+
+def told(wanted: dict[str, float]) -> str:
+    """Values for an answer's text; empty for none."""
+    return ", ".join(f"{name} {value:g}" for name, value in wanted.items())
