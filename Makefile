@@ -71,12 +71,15 @@ MINI ?= runs/timar-mini
 MINI_DATA ?= data/synth
 MINI_MODEL ?= models/timar-mini
 MINI_CONVERSATIONS ?= 320
+# Must divide the batch (6 clips). Each process computes on one core.
+MINI_PROCESSES ?= 2
 MINI_ARGS ?=
 mini: synth-tools  ## train the model that ships from nothing (an hour or two); goes on where it stopped
 	@$(SET_UP) run
 	@$(ACTIVATE) [ -e $(MINI_DATA).done ] || { rm -rf $(MINI_DATA) && mkdir -p $(dir $(MINI_DATA)) && \
 	  timar synth $(MINI_DATA) --conversations $(MINI_CONVERSATIONS) --seed 1 && touch $(MINI_DATA).done; }
-	@$(ACTIVATE) timar train config/train/timar_mini.yaml --data $(MINI_DATA) --folder $(MINI) \
+	@$(ACTIVATE) OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node $(MINI_PROCESSES) -m timar_ros.cli.main \
+	  train config/train/timar_mini.yaml --data $(MINI_DATA) --folder $(MINI) --threads 1 \
 	  --export $(MINI_MODEL) $$([ ! -d $(MINI) ] || echo --resume) $(MINI_ARGS)
 
 clean:  ## remove what was built and written; the environment stays

@@ -10,6 +10,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,15 @@ from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig, co
 from timar_ros.training.dataset import StepSampler, TrainingClips, collate, motion_statistics
 from timar_ros.training.filterbank import fit_filterbank, initialise_filters, log_mel
 from timar_ros.training.masks import draw_masks, mask_share
-from timar_ros.training.objective import Objective, sample_clips
+from timar_ros.training.objective import (
+    HEAD_CHANGE,
+    Objective,
+    clip_conditioning,
+    head_change_error,
+    sample_clips,
+)
 from timar_ros.training.schedule import learning_rate, total_steps, warmup_steps
+from timar_ros.training.spread import bisect, match_spread
 from timar_ros.training.trainer import Trainer
 
 SPEECH = {
@@ -257,6 +265,22 @@ class TestStart:
         assert abs(int(speech.argmax()) - 10) <= 1
         assert speech.sum() > 1.5 * weight[agent, 2:27].sum()
 
+    def test_half_of_the_heads_look_back(self) -> None:
+        model = create_timar(TimarConfig.of_size("mini"), seed=0)
+        align(model)
+        x = model.z_proj_ln(model.encoder_pos_embed_learned[:, :220])
+        lags = []
+        for blocks in model.encoder_blocks:
+            block: Any = blocks
+            q, k, _ = block.attn.project(block.norm1(x))
+            scores = (q @ k.transpose(-1, -2))[0, :, 110 + 8 + 75 + 24]
+            # The user's speech of two turns, frame by frame; the agent's frame is the last of the second.
+            heard = torch.cat((scores[:, 2:27], scores[:, 112:137]), dim=1)
+            lags += (49 - heard.argmax(1)).tolist()
+        own, back = [lags[i] for i in range(len(lags)) if i % 4 < 2], [lags[i] for i in range(len(lags)) if i % 4 > 1]
+        assert max(own) <= 1
+        assert back == pytest.approx([25 * (i + 1) / len(back) for i in range(len(back))], abs=2)
+
     def test_filterbank_start_and_fit(self) -> None:
         torch.manual_seed(0)
         model = build_model(config_from_dict({"model": MODEL, "speech": {"trainable": True, "config": SPEECH}}))
@@ -344,6 +368,80 @@ class TestObjective:
             mask=batch["agent_mask"], timesteps=batch["timesteps"].flatten(), noise=batch["noise"].flatten(0, -2),
         )  # fmt: skip
         assert float(loss / count) == pytest.approx(float(own.loss), rel=1e-5)
+
+
+class TestHeadChange:
+    """What it counts: change within turns, of the head alone."""
+
+    @staticmethod
+    def error(offset: torch.Tensor) -> torch.Tensor:
+        """Of two clips of two turns of 5 frames, with what a network says too much, ``[20, 56]``."""
+        target = torch.randn((20, 56), generator=torch.Generator().manual_seed(0))
+        net = lambda noisy, steps, cond: torch.cat((target + offset, noisy), dim=1)  # noqa: E731
+        model: Any = SimpleNamespace(config=SimpleNamespace(turn_frames=5), diffloss=SimpleNamespace(net=net))
+        return head_change_error(model, target, torch.zeros(20, 8), torch.zeros(2, 10, 56))
+
+    def test_a_turn_that_is_elsewhere_moves_right(self) -> None:
+        places = torch.arange(4.0).repeat_interleave(5).unsqueeze(1).repeat(1, 56)
+        assert self.error(places).abs().max() < 1e-8
+
+    def test_the_face_does_not_count(self) -> None:
+        offset = torch.randn((20, 56))
+        offset[:, 53:] = 0
+        assert self.error(offset).abs().max() < 1e-8
+
+    def test_a_step_within_a_turn_counts_once(self) -> None:
+        offset = torch.zeros((20, 56))
+        offset[7:10, 53] = HEAD_CHANGE
+        found = self.error(offset)
+        assert found[7] == pytest.approx(1 / 3, rel=1e-3)
+        found[7] = 0
+        assert found.abs().max() < 1e-8
+
+    def test_it_is_part_of_the_loss(self, data: Path, tmp_path: Path) -> None:
+        config = small(data, tmp_path)
+        model = build_model(config).eval()
+        batch = collate([TrainingClips(config, 25, 1000)[0, i, i] for i in range(2)])
+        batch.pop("name")
+        batch["agent_mask"][:] = True
+        without, _, count = Objective(model, config.optimiser)(batch)
+        both, _, _ = Objective(model, replace(config.optimiser, change_weight=2.0))(batch)
+        cond = clip_conditioning(model, batch, batch["agent_mask"]).flatten(0, 1)
+        target = model.standardise(batch["agent_motion"]).flatten(0, 1)
+        change = head_change_error(model, target, cond, batch["noise"][0])
+        assert float((both - without).detach() / count) == pytest.approx(2 * float(change.mean()), rel=1e-4)
+        more = replace(config.optimiser, change_weight=2.0, listening_weight=5.0)
+        batch["agent_silent"] = torch.zeros(batch["agent_mask"].shape, dtype=torch.bool)
+        batch["agent_silent"][:, 30:] = True
+        weighted, _, _ = Objective(model, more)(batch)
+        extra = 8 * (change * batch["agent_silent"].flatten()).sum() / len(change)
+        assert float((weighted - both).detach() / count) == pytest.approx(float(extra), rel=1e-4)
+
+    def test_silence_is_where_the_agents_file_has_no_voice(self, data: Path, tmp_path: Path) -> None:
+        plain = {"augment": {"probability": 0.0, "speed": 0.0}, "data": {"random_starts": False}}
+        config = small(data, tmp_path, optimiser={"listening_weight": 3.0}, **plain)
+        item: Any = TrainingClips(config, 25, 1000)[0, 0, 0]
+        loud = item["agent_motion"][:, 50] > 0.05
+        assert bool(loud.any())
+        assert float((item["agent_silent"] == ~loud).float().mean()) > 0.8
+
+
+class TestSpread:
+    def test_every_column_is_brought_to_its_own_variance(self) -> None:
+        wanted = torch.tensor([1.0, 0.8, 2.0, 1e-6, 9.0])
+        found = bisect(lambda added: 0.8 * torch.exp(1.5 * added), wanted)
+        assert 0.8 * torch.exp(1.5 * found[:3]) == pytest.approx(wanted[:3], rel=0.01)
+        assert found[3:] == pytest.approx(torch.tensor([-1.0, 1.0]), abs=0.01)
+
+    def test_only_the_learned_variance_changes(self, data: Path, tmp_path: Path) -> None:
+        config = small(data, tmp_path, model={**MODEL, "standardise": True})
+        model = build_model(config)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        added = match_spread(model, config)
+        changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == {"diffloss.net.final_layer.linear.bias"}
+        name = changed.pop()
+        torch.testing.assert_close(model.state_dict()[name] - before[name], torch.cat((torch.zeros(56), added)))
 
 
 class TestTrainingOn:
@@ -457,16 +555,18 @@ def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) 
     alone = Trainer(small(data, tmp_path / "one")).fit()
     config = tmp_path / "two.yaml"
     config.write_text(yaml.safe_dump(small(data, tmp_path / "two").to_dict()))
+    # `accelerate launch --cpu --num_processes 2` starts one process only (it leaves CPUs to MPI); torchrun starts two.
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
         "-m", "timar_ros.cli.main", "train", str(config),
     ]  # fmt: skip
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
-        timeout=240, check=False,
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    states = sorted((tmp_path / "two").glob("step-*/state.json"))
+    assert json.loads(states[-1].read_text())["processes"] == 2
     rows = [line.split(",") for line in (tmp_path / "two/log.csv").read_text().splitlines()]
     losses = [float(value) for _, name, value in rows if name == "loss"]
     assert losses[-1] == pytest.approx(alone["loss"], rel=1e-4)
@@ -475,7 +575,7 @@ def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) 
 class TestCommand:
     def test_trains_exports_and_does_not_begin_again(self, data: Path, tmp_path: Path) -> None:
         config = tmp_path / "run.yaml"
-        config.write_text(yaml.safe_dump(small(data, tmp_path / "run").to_dict()))
+        config.write_text(yaml.safe_dump(small(data, tmp_path / "run", match_spread=True, calm_jaw=0.5).to_dict()))
         assert main(["train", str(config), "--steps", "2", "--export", str(tmp_path / "shipped")]) == 0
         shipped = load_timar(tmp_path / "shipped")
         assert shipped.trained

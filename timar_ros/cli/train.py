@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from timar_ros.training.config import TrainConfig
 
-SUMMARY = "Train TIMAR, an ablation of it or the DualTalk baseline (one process, or many under accelerate launch)."
+SUMMARY = (
+    "Train TIMAR, an ablation of it or the DualTalk baseline (many processes under accelerate launch or torchrun)."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +51,15 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     config = _overridden(load_config(args.config, args.set), args)
-    trainer = Trainer(config, resume=args.resume, skip=_broken(config))
+    skip = _broken(config)
+    trainer = Trainer(config, resume=args.resume, skip=skip)
+    main = trainer.accelerator.is_main_process
     if trainer.step >= trainer.total and args.export:
-        export_model(trainer.run, args.export)
+        if main:
+            export_model(trainer.run, args.export, skip)
         return 0
     if trainer.step >= trainer.total:
         raise UserError(f"{config.run.folder}: already at step {trainer.step} of {trainer.total}; nothing to do")
-    main = trainer.accelerator.is_main_process
     with progress() as bar:
         task = bar.add_task(config.name, total=trainer.total, completed=trainer.step, visible=main)
 
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
         metrics = trainer.fit(report)
     if main and args.export:
-        export_model(trainer.run, args.export)
+        export_model(trainer.run, args.export, skip)
     if main:
         stderr.print(f"model: {trainer.run / 'model'}; " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     return 0

@@ -19,6 +19,8 @@ JAW, HEAD, PITCH = 50, slice(53, 56), 53
 NOD_BAND = (1.0, 4.0)
 # Frames after the end of a phrase in which a listener nods, and the longest lag of the jaw behind the sound.
 AFTER, LAG = round(FPS), 5
+# Frames of speech that make a phrase.
+PHRASE = 15
 
 BEHAVIOUR: dict[str, tuple[str, float]] = {
     "lips": ("jaw_follows", 1.0),
@@ -46,7 +48,7 @@ def measure(prediction: Floats, truth: Floats, user: Floats, agent: Floats, turn
     made, real, talks, heard = prediction[:count], truth[:count], talks[:count], heard[:count]
     level = np.maximum(loudness(agent)[:count], -60.0)
     listens = heard & ~uniform_filter1d(talks.astype(float), 13).astype(bool)
-    ends = [end for first, end in stretches(heard) if end - first >= 15]
+    ends = phrase_ends(heard)
     return {
         "jaw_follows": _follows(level, made[:, JAW]),
         "jaw_follows_truth": _follows(level, real[:, JAW]),
@@ -86,13 +88,27 @@ def _ratio(one: Floats, other: Floats) -> float:
 
 def _nods(pitch: Floats, talks: Flags, ends: list[int]) -> float:
     """Power of pitch between 1 and 4 Hz in the second after the user's phrases over that while otherwise listening."""
-    if len(pitch) < 4 * FPS:
+    after, otherwise = nod_power(pitch, talks, ends)
+    if min(len(after), len(otherwise)) < AFTER:
         return float("nan")
+    return float(after.mean() / max(float(otherwise.mean()), 1e-12))
+
+
+def phrase_ends(heard: Flags) -> list[int]:
+    """Frames at which the user's phrases of 0.6 s or more end."""
+    return [end for first, end in stretches(heard) if end - first >= PHRASE]
+
+
+def nod_power(pitch: Floats, talks: Flags, ends: list[int]) -> tuple[Floats, Floats]:
+    """Power of pitch between 1 and 4 Hz [rad^2] while the agent is silent: after the user's phrases, and elsewhere.
+
+    :param pitch: of the head ``[T]``; ``talks [T]``: whether the agent speaks; ``ends``: of :func:`phrase_ends`.
+    :returns: the frames within a second of an end, and the others; none of a conversation of less than four seconds.
+    """
+    if len(pitch) < 4 * FPS:
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
     power = np.square(signal.sosfiltfilt(signal.butter(2, NOD_BAND, "bandpass", fs=FPS, output="sos"), pitch))
     after = np.zeros(len(pitch), bool)
     for end in ends:
         after[end : end + AFTER] = True
-    silent = ~talks
-    if (after & silent).sum() < AFTER or (~after & silent).sum() < AFTER:
-        return float("nan")
-    return float(power[after & silent].mean() / max(float(power[~after & silent].mean()), 1e-12))
+    return power[after & ~talks], power[~after & ~talks]

@@ -1,8 +1,9 @@
 """A start from which attention is aligned in time, so that a small model need not spend its hours to find that out.
 
-The learned positions start as sinusoids of the frame within the turn and of the turn, the same for all four blocks,
-plus a mark of the block; and keys start equal to queries, so that a token first looks at what happens at its own time
-(compare Trockman & Kolter 2023, arXiv 2305.09828). All of it stays free to change.
+The learned positions start as sinusoids of the frame within the window, the same for all four blocks, plus a mark of
+the block. Keys start equal to queries, so that a token first looks at what happens at its own time (compare Trockman &
+Kolter 2023, arXiv 2305.09828); half of the heads look up to a second back, each by another lag, because a listener's
+nod follows what was heard before it. All of it stays free to change.
 """
 
 from __future__ import annotations
@@ -18,38 +19,52 @@ from timar_ros.model.attention import Block
 
 # Sizes of the parts of a position, before the LayerNorm that follows. Speech tokens start near unit size: positions
 # must outweigh them, or what is said when is blurred (with 1 instead of 4, training stayed at a blur of half a second).
-FRAME_SIZE, TURN_SIZE, BLOCK_SIZE = 4.0, 2.5, 1.0
+TIME_SIZE, BLOCK_SIZE = 4.0, 1.0
+# How many frames back heads look at most: what listeners do follows what they heard within a second.
+LOOK_BACK = 25.0
 # How much keys outweigh queries: attention scores at the start reach several units for tokens of the same time.
 KEY_GAIN = 4.0
 
 
 def positions(turns: int, frames: int, width: int, seed: int) -> Tensor:
-    """Structured positions ``[turns·(4F + 10), width]``: half frame, a quarter turn, a quarter block."""
-    frame = torch.zeros(4 * frames + layout.SEPARATORS)
+    """Structured positions ``[turns·(4F + 10), width]``: three quarters time, a quarter block."""
+    time = torch.zeros(turns, 4 * frames + layout.SEPARATORS)
     block = torch.zeros(4 * frames + layout.SEPARATORS, dtype=torch.long)
     for index in range(4):
         part = layout.block_slice(index, frames)
-        frame[part], block[part] = torch.arange(frames, dtype=torch.float32), index + 1
-    half, quarter = width // 2, width // 4
-    in_turn = FRAME_SIZE * _sinusoids(frame, half, shortest=3.0, longest=4.0 * frames)
+        time[:, part] = torch.arange(turns * frames, dtype=torch.float32).view(turns, frames)
+        block[part] = index + 1
+    timed = _time_width(width)
+    in_time = TIME_SIZE * _sinusoids(time, _periods(turns * frames, timed))
     # Separators belong to no frame.
-    in_turn[block == 0] = 0
-    marks = torch.randn((5, width - half - quarter), generator=torch.Generator().manual_seed(seed))
-    of_turn = TURN_SIZE * _sinusoids(
-        torch.arange(turns, dtype=torch.float32), quarter, shortest=2.5, longest=4.0 * turns
-    )
-    rows = [torch.cat((in_turn, t.expand(len(frame), -1), BLOCK_SIZE * marks[block]), dim=1) for t in of_turn]
-    return torch.cat(rows)
+    in_time[:, block == 0] = 0
+    marks = BLOCK_SIZE * torch.randn((5, width - timed), generator=torch.Generator().manual_seed(seed))
+    return torch.cat((in_time, marks[block].expand(turns, -1, -1)), dim=2).flatten(0, 1)
 
 
-def _sinusoids(at: Tensor, width: int, shortest: float, longest: float) -> Tensor:
-    """``[len(at), width]`` cosines and sines of periods from ``shortest`` to ``longest``, unit mean square."""
-    count = width // 2
-    periods = torch.logspace(math.log10(shortest), math.log10(longest), count)
-    angles = 2 * math.pi * at[:, None] / periods
-    out = torch.zeros(len(at), width)
-    out[:, :count], out[:, count : 2 * count] = math.sqrt(2) * angles.cos(), math.sqrt(2) * angles.sin()
-    return out
+def _time_width(width: int) -> int:
+    """How many of a position's columns are sinusoids of time: cosines, then as many sines."""
+    return 2 * (width * 3 // 8)
+
+
+def _periods(frames: int, width: int) -> Tensor:
+    """Periods [frames] of a position's ``width`` columns of time, ``[width // 2]``."""
+    return torch.logspace(math.log10(3.0), math.log10(4.0 * frames), width // 2)
+
+
+def _sinusoids(at: Tensor, periods: Tensor) -> Tensor:
+    """``[*at, 2·periods]``: cosines, then sines, of unit mean square."""
+    angles = 2 * math.pi * at.unsqueeze(-1) / periods
+    return math.sqrt(2) * torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def _rotation(lag: float, periods: Tensor) -> Tensor:
+    """What makes the sinusoids of a time those of ``lag`` frames later, ``[2·periods, 2·periods]``."""
+    angle = 2 * math.pi * lag / periods
+    turned = torch.diag(angle.cos().repeat(2))
+    turned.diagonal(len(periods)).copy_(-angle.sin())
+    turned.diagonal(-len(periods)).copy_(angle.sin())
+    return turned
 
 
 @torch.no_grad()
@@ -63,10 +78,22 @@ def align(model: Timar, seed: int = 0) -> None:
         stacks.append((model.decoder_pos_embed_learned, model.decoder_blocks, config.decoder_width))
     for position, blocks, width in stacks:
         position.copy_(positions(config.context_turns, config.turn_frames, width, seed).unsqueeze(0))
+        timed = _time_width(width)
+        periods = _periods(config.context_turns * config.turn_frames, timed)
+        heads = [block.attn.heads for block in blocks if isinstance(block, Block)]
+        lags = iter(_lags(sum(count // 2 for count in heads)))
         for block in blocks:
             assert isinstance(block, Block)
             weight = block.attn.qkv.weight
-            # Every second head does not read the block's mark: it looks at its own time in all four blocks alike.
-            query = weight[:width].view(block.attn.heads, -1, width)
-            query[::2, :, width // 2 + width // 4 :] = 0
-            weight[width : 2 * width] = KEY_GAIN * weight[:width]
+            query, key = (weight[i * width : (i + 1) * width].view(block.attn.heads, -1, width) for i in (0, 1))
+            # Every second head does not read the block's mark: it looks at its time in all four blocks alike.
+            query[::2, :, timed:] = 0
+            key.copy_(KEY_GAIN * query)
+            for head in range(block.attn.heads - block.attn.heads // 2, block.attn.heads):
+                # A key of the time before, turned to now, is what the query looks for.
+                key[head, :, :timed] @= _rotation(next(lags), periods)
+
+
+def _lags(count: int) -> list[float]:
+    """How far back the ``count`` heads of all blocks look that look back, in frames: evenly up to a second."""
+    return [LOOK_BACK * (index + 1) / count for index in range(count)]

@@ -118,6 +118,11 @@ class OptimiserConfig:
     noisiest_share: float = 0.0
     """Share of noise draws at the noisiest level, where all must come from what was heard and seen (paper: 0). As large
     a share again is drawn from the levels of sampling in ``bound_steps`` steps, the rest evenly from all 1000."""
+    change_weight: float = 0.0
+    """Weight of the error of the head's change from frame to frame, by which nods count
+    (:func:`timar_ros.training.objective.head_change_error`; paper: 0)."""
+    listening_weight: float = 1.0
+    """How much more that error counts while the agent is silent: listeners move less, and what they do answers."""
     noise_draws: int = 4
     """Noise draws per frame for the diffusion head (the authors' diffusion_batch_mul)."""
     precision: str = "bf16"
@@ -146,9 +151,11 @@ class TrainConfig:
     stays random. Statistics of the motion come from the data all the same."""
     aligned_start: bool = False
     """Start with positions and attention aligned in time (:mod:`timar_ros.training.alignment`)."""
+    match_spread: bool = False
+    """Match the spread of an exported model's motion to the training data's (:mod:`timar_ros.training.spread`)."""
     calm_jaw: float = 0.0
-    """How much an exported model lowers its learned variance in the jaw's columns (1: half its range). Lips then follow
-    the voice closer than the data's own, which move for other reasons too."""
+    """How much an exported model lowers its learned variance in the jaw's columns afterwards (1: half its range). Lips
+    then follow the voice closer than the data's own, which move for other reasons too."""
     model: dict[str, Any] = field(default_factory=dict)
     """``size`` (mini, base, large, huge; default large) and any field of TimarConfig; for dualtalk: ``feature_dim``."""
     speech: SpeechConfig = SpeechConfig()
@@ -270,6 +277,8 @@ def _check(config: TrainConfig, where: str) -> None:
     need(optimiser.learning_rate > 0, "optimiser.learning_rate", "positive")
     need(0 <= config.calm_jaw <= 2, "calm_jaw", "in [0, 2]")
     need(0 <= optimiser.noisiest_share <= 0.5, "optimiser.noisiest_share", "in [0, 0.5]")
+    need(optimiser.change_weight >= 0, "optimiser.change_weight", "0 or more")
+    need(optimiser.listening_weight > 0, "optimiser.listening_weight", "positive")
     need(0 <= optimiser.ema < 1, "optimiser.ema", "in [0, 1)")
     need(0 < optimiser.decay_share <= 1, "optimiser.decay_share", "in (0, 1]")
     need(

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from timar_ros.data.audio import read_audio
 from timar_ros.data.augment import change_speed
 from timar_ros.data.dualtalk import FRAME_RATE, Clip, DualTalkFolder, load_motion
 from timar_ros.errors import UserError
+from timar_ros.streaming.activity import ActivityDetector
 from timar_ros.training.augment import augment
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.masks import draw_masks, mask_share
@@ -84,6 +86,10 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
         agent_motion = np.array(item["agent_motion"])
         if config.data.neutral_head:
             agent_motion[:, HEAD] += self.set_head - mean_head(clip.pair.npz(clip.agent))
+        silent = np.zeros(self.frames, bool)
+        if config.optimiser.listening_weight != 1:
+            spoken = speaks(clip.pair.wav(clip.agent))[clip.start : clip.start + clip.frames]
+            silent = ~spoken[np.linspace(0, len(spoken) - 1, self.frames).round().astype(int)]
         draws = config.optimiser.noise_draws
         return {
             "name": clip.name,
@@ -92,6 +98,7 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
             "user_motion": torch.from_numpy(user_motion),
             "agent_motion": torch.from_numpy(agent_motion),
             "agent_mask": torch.from_numpy(masks.agent),
+            "agent_silent": torch.from_numpy(silent),
             "user_speech_drop": torch.from_numpy(masks.user_speech),
             "user_motion_drop": torch.from_numpy(masks.user_motion),
             "timesteps": torch.from_numpy(self._timesteps(draws, rng)),
@@ -169,6 +176,12 @@ def collate(samples: list[dict[str, Tensor | str]]) -> dict[str, Tensor | list[s
 def mean_head(path: Path) -> NDArray[np.float32]:
     """Mean head pose of a whole file, ``[3]`` axis-angle."""
     return np.asarray(load_motion(path)[:, HEAD].mean(0))
+
+
+@lru_cache(maxsize=65536)
+def speaks(path: Path) -> NDArray[np.bool_]:
+    """In which frames of a file somebody speaks, ``[T]``."""
+    return ActivityDetector().process(read_audio(path))
 
 
 def motion_statistics(

@@ -12,16 +12,21 @@ from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError
 
 
-def export_model(run: str | Path, folder: str | Path) -> None:
+def export_model(run: str | Path, folder: str | Path, skip: frozenset[str] = frozenset()) -> None:
     """Write ``config.json``, ``model.safetensors`` (fp16; computed in fp32) and ``training_log.csv`` of a run.
+
+    What the run's configuration asks for after training is done here: ``match_spread``, for which the training data
+    must still be there (``skip``: its conversations to leave out), then ``calm_jaw``.
 
     Of a run that went on from another model, how that one was trained is kept too (``training.start``,
     ``training_log_start.csv``).
 
-    :raises UserError: the run has no model yet.
+    :raises UserError: the run has no model yet, or its data cannot be read.
     """
     from timar_ros.baselines.checkpoint import is_dualtalk, load_dualtalk, save_dualtalk
     from timar_ros.model import load_timar, save_timar
+    from timar_ros.training.config import config_from_dict
+    from timar_ros.training.spread import match_spread
 
     run, folder = Path(run), Path(folder)
     described = run / "model" / "config.json"
@@ -38,12 +43,13 @@ def export_model(run: str | Path, folder: str | Path) -> None:
     if is_dualtalk(run / "model"):
         save_dualtalk(load_dualtalk(run / "model"), folder, name=notes["name"], dtype="float16", **kept)
     else:
-        model = load_timar(run / "model")
-        calm = float(notes["training"]["config"].get("calm_jaw", 0.0))
+        model, config = load_timar(run / "model"), config_from_dict(notes["training"]["config"], str(described))
         if model.config.diffusion:
+            if config.match_spread:
+                match_spread(model, config, skip)
             with torch.no_grad():
                 # The second half of the outputs is the variance.
-                model.diffloss.net.final_layer.linear.bias[56 + 50 : 56 + 53] -= calm
+                model.diffloss.net.final_layer.linear.bias[56 + 50 : 56 + 53] -= config.calm_jaw
         save_timar(model, folder, name=notes["name"], dtype="float16", **kept)
     with atomic_path(folder / "training_log.csv") as temporary:
         shutil.copyfile(run / "log.csv", temporary)

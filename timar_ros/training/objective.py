@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.model import Timar
 from timar_ros.model import tokens as layout
-from timar_ros.model.diffusion import make_schedule, motion_mse
+from timar_ros.model.diffusion import TRAINING_STEPS, make_schedule, motion_mse
+from timar_ros.training.config import OptimiserConfig
+
+HEAD = slice(53, 56)
+# How much a head changes from frame to frame, as a share of its deviation (the synthetic people's 0.143, a tracked
+# person's 0.14: docs/results.md).
+HEAD_CHANGE = 0.143
 
 
 class Objective(nn.Module):
@@ -22,9 +28,11 @@ class Objective(nn.Module):
     exactly: the loss is the sum of all sums over the sum of all counts.
     """
 
-    def __init__(self, model: Timar | DualTalk, bound_weight: float = 1.0, bound_steps: int | None = None) -> None:
+    def __init__(self, model: Timar | DualTalk, options: OptimiserConfig | None = None) -> None:
         super().__init__()
-        self.bound_weight, self.bound_steps = bound_weight, bound_steps
+        options = options or OptimiserConfig()
+        self.bound_weight, self.bound_steps = options.bound_weight, options.bound_steps
+        self.change_weight, self.listening_weight = options.change_weight, options.listening_weight
         self.model = model
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,6 +66,10 @@ class Objective(nn.Module):
                 first = strided_bound(model, target, cond, batch["timesteps"][-1], batch["noise"][-1], self.bound_steps)
                 bound = first.repeat(draws)
             losses = mse + self.bound_weight * bound
+            if self.change_weight:
+                change = head_change_error(model, target, cond, batch["noise"][0])
+                count = 1 + (self.listening_weight - 1) * batch["agent_silent"].flatten().float()
+                losses = losses + self.change_weight * (count * change).repeat(draws)
         return (losses * weight).sum(), (mse.detach() * weight).sum(), weight.sum()
 
 
@@ -83,6 +95,23 @@ def strided_bound(model: Timar, target: Tensor, cond: Tensor, timesteps: Tensor,
     offset = at(schedule.posterior_x0) * (target - x0.detach())
     divergence = 0.5 * (log_variance - low - 1 + torch.exp(low - log_variance) + offset**2 * torch.exp(-log_variance))
     return divergence.mean(-1) / math.log(2)
+
+
+def head_change_error(model: Timar, target: Tensor, cond: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of the head's change from frame to frame inside turns, predicted from pure noise, ``[n]``.
+
+    In units of :data:`HEAD_CHANGE`. A nod is a hundredth of the variance of the head's pose and a tenth of that of its
+    speed: by pose alone it is learned last. What is learned stays the same: at the noisiest level all comes from the
+    conditioning, and all frames of a turn are conditioned on the same tokens, so the prediction with the least error in
+    pose has the least error in its change, too. Changes across seams are left out, since there the later frame knows
+    more.
+    """
+    noisiest = torch.full((len(target),), TRAINING_STEPS - 1, device=target.device)
+    x0 = model.diffloss.net(noise.flatten(0, -2).to(cond.dtype), noisiest, cond).float()[:, HEAD]
+    error = (x0 - target[:, HEAD]).unflatten(0, (-1, model.config.turn_frames))
+    change = torch.diff(error, dim=1, prepend=error[:, :1]) / HEAD_CHANGE
+    out: Tensor = change.square().mean(-1).flatten()
+    return out
 
 
 def clip_conditioning(model: Timar, batch: dict[str, Tensor], agent_mask: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class Trainer:
         self.average = Average(self.model, options.ema)
         if newest is not None:
             self.step = int(load_state(newest, self.model, self.average, self.optimiser)["step"])
-        self.objective = self.accelerator.prepare(Objective(self.model, options.bound_weight, options.bound_steps))
+        self.objective = self.accelerator.prepare(Objective(self.model, options))
         if newest is None:
             # A distributed wrapper has just given every process the first one's weights.
             self.average = Average(self.model, options.ema)
@@ -119,7 +119,13 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         save_state(
-            self.run, self.step, self.model, self.average, self.optimiser, {"total": self.total}, self.config.run.keep
+            self.run,
+            self.step,
+            self.model,
+            self.average,
+            self.optimiser,
+            {"total": self.total, "processes": self.world},
+            self.config.run.keep,
         )
         with self.average.applied(self.model):
             save_model(self.model, self.run / "model", self.config, step=self.step)

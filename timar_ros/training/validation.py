@@ -33,7 +33,7 @@ class Validation:
             optimiser=replace(config.optimiser, noise_draws=1) if config.optimiser else OptimiserConfig(),
         )
         self.clips = TrainingClips(plain, turn_frames, TRAINING_STEPS, skip)
-        self.bound = (config.optimiser.bound_weight, config.optimiser.bound_steps)
+        self.options = replace(config.optimiser, change_weight=0.0)  # so that losses compare
         count = min(config.data.validation_clips, len(self.clips))
         self.indices = np.linspace(0, len(self.clips) - 1, count).astype(int)
 
@@ -41,7 +41,7 @@ class Validation:
     def measure(self, model: Timar | DualTalk, accelerator: Any) -> dict[str, float]:
         """Loss, MSE and spread by group of columns, and how the jaw follows the agent's speech (``val_jaw_energy``)."""
         model.eval()
-        objective = Objective(model, *self.bound)
+        objective = Objective(model, self.options)
         sums = torch.zeros(3)
         truths, predictions, speeches = [], [], []
         generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,130 @@
+"""How a model behaves with real voices: section 6 of docs/results.md.
+
+    python scripts/real_speech.py --conversation DIR/X [--recordings FILE...] [--model timar-mini] [--seeds 8] ...
+
+A conversation is two voices and the tracked motion of the second (X_speaker1.wav, X_speaker2.wav, X_speaker2.npz): the
+model plays the second, without a tracker. Recordings are of people talking, any rate: each is heard twice, once as the
+user's voice while the agent is silent, once as the agent's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timar_ros.data.audio import read_audio
+from timar_ros.data.dualtalk import load_motion
+from timar_ros.evaluation.behaviour import HEAD, JAW, PITCH, measure, nod_power, phrase_ends
+from timar_ros.evaluation.conduct import stretches, voice_activity
+from timar_ros.model import Timar
+from timar_ros.streaming.offline import generate, resolve_model
+from timar_ros.streaming.pipeline import PipelineOptions
+
+Floats = NDArray[Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--conversation", help="DIR/X of X_speaker1.wav, X_speaker2.wav and X_speaker2.npz")
+    parser.add_argument("--recordings", nargs="*", default=[], help="people talking")
+    parser.add_argument("--model", default="timar-mini")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of PipelineOptions")
+    args = parser.parse_args()
+    model = resolve_model(args.model)
+    options = dict(_option(text) for text in args.option)
+    every = [PipelineOptions(seed=seed, **options) for seed in range(args.seeds)]
+    if args.conversation:
+        conversation(model, every, args.conversation)
+    voices = [read_audio(file) for file in args.recordings]
+    if voices:
+        listening(model, every, voices)
+        speaking(model, every, voices)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        return name, value
+    return name, int(number) if name in ("sampling_steps", "seam_frames", "iterations") else number
+
+
+def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> None:
+    """As the second speaker of a recorded conversation."""
+    user, agent = (read_audio(f"{stem}_speaker{speaker}.wav") for speaker in (1, 2))
+    truth = np.asarray(load_motion(Path(f"{stem}_speaker2.npz")))
+    rows = []
+    for options in every:
+        made = generate(model, options, user, agent)[: len(truth)]
+        found, real = measure(made, truth, user, agent), truth[: len(made)]
+        spread = made.std(0) / np.maximum(real.std(0), 1e-6)
+        steps = np.diff(made[:, HEAD], axis=0).std(0) / made[:, HEAD].std(0)
+        rows.append([found["jaw_follows"], *spread[HEAD], spread[JAW], found["seam_ratio"], steps.mean()])
+    print(f"conversation, {len(rows)} seeds: mean (lowest to highest)")
+    names = ("lips r", "head x / tracked", "head y / tracked", "head z / tracked", "jaw / tracked", "seam", "step/sd")
+    for name, column in zip(names, np.transpose(rows), strict=True):
+        print(f"  {name:18} {column.mean():5.2f}  ({column.min():.2f} to {column.max():.2f})")
+    talks, heard = voice_activity(agent), voice_activity(user)
+    count = min(len(talks), len(heard), len(truth))
+    silent = ~talks[:count]
+    after, otherwise = nod_power(truth[:count, PITCH], talks[:count], phrase_ends(heard[:count]))
+    print(
+        f"  the agent is silent for {silent.sum() / 25:.1f} s of it, {len(after) / 25:.1f} s of that after the user's "
+        f"phrases; the tracked person's nods there: {after.mean() / otherwise.mean():.2f}"
+    )
+
+
+def listening(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[Floats]) -> None:
+    """People are heard as the user while the agent says nothing: nods after their phrases, and the jaw."""
+    ends, jaws, powers = 0, [], []
+    for voice in voices:
+        heard = voice_activity(voice)
+        ended = phrase_ends(heard)
+        ends += len(ended)
+        several = []
+        for options in every:
+            made = generate(model, options, voice, np.zeros_like(voice))[: len(heard)]
+            after, otherwise = nod_power(made[:, PITCH], np.zeros(len(made), bool), ended)
+            several.append((after.mean(), otherwise.mean()))
+            jaws.append(made[:, JAW].mean())
+        powers.append(np.mean(several, axis=0))
+    after, otherwise = np.transpose(powers)
+    picks = np.random.default_rng(0).integers(0, len(voices), (2000, len(voices)))
+    low, high = np.quantile(after[picks].mean(1) / otherwise[picks].mean(1), (0.025, 0.975))
+    seconds = sum(len(voice) for voice in voices) / 16000
+    print(f"listening to {len(voices)} recordings ({seconds:.0f} s, {ends} phrases), {len(every)} seeds:")
+    print(
+        f"  nods after phrases / elsewhere {after.mean() / otherwise.mean():.2f} (95 % over recordings: {low:.2f} to "
+        f"{high:.2f}); {(after / otherwise >= 1.5).sum()} of {len(voices)} recordings at 1.5 or more; "
+        f"{1e3 * np.sqrt(after.mean()):.1f} against {1e3 * np.sqrt(otherwise.mean()):.1f} mrad rms"
+    )
+    print(f"  mean jaw {1e3 * np.mean(jaws):.0f} mrad")
+
+
+def speaking(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[Floats]) -> None:
+    """The same voices as the agent's own: lips."""
+    found, jaws = [], []
+    for voice in voices:
+        for options in every:
+            made = generate(model, options, np.zeros_like(voice), voice)
+            found.append(measure(made, made, np.zeros_like(voice), voice)["jaw_follows"])
+            talks = voice_activity(voice)[: len(made)]
+            if talks.any():
+                jaws.append(made[: len(talks), JAW][talks].mean())
+    longest = max(end - first for voice in voices for first, end in stretches(voice_activity(voice)))
+    each = np.reshape(found, (len(voices), -1)).mean(1)
+    print(
+        f"speaking with their voices: lips r {np.mean(found):.2f} ({each.min():.2f} to {each.max():.2f} by recording), "
+        f"mean jaw while speaking {1e3 * np.mean(jaws):.0f} mrad, longest stretch {longest / 25:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
