@@ -173,9 +173,14 @@ def collate(samples: list[dict[str, Tensor | str]]) -> dict[str, Tensor | list[s
 
 
 @lru_cache(maxsize=65536)
+def mean_motion(path: Path) -> NDArray[np.float32]:
+    """Mean over a whole file, ``[56]``."""
+    return np.asarray(load_motion(path).mean(0))
+
+
 def mean_head(path: Path) -> NDArray[np.float32]:
     """Mean head pose of a whole file, ``[3]`` axis-angle."""
-    return np.asarray(load_motion(path)[:, HEAD].mean(0))
+    return mean_motion(path)[HEAD]
 
 
 @lru_cache(maxsize=65536)

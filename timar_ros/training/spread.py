@@ -17,7 +17,7 @@ from torch import Tensor
 from timar_ros.model import Timar
 from timar_ros.model.diffusion import TRAINING_STEPS
 from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig
-from timar_ros.training.dataset import TrainingClips, collate
+from timar_ros.training.dataset import HEAD, TrainingClips, collate, mean_motion
 from timar_ros.training.objective import clip_conditioning
 
 CLIPS, BATCH = 64, 8
@@ -28,6 +28,8 @@ RANGE, HALVINGS = 1.0, 8
 @torch.no_grad()
 def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = frozenset()) -> Tensor:
     """Change ``model`` so that its motion for clips of the training split has their variance, column by column.
+
+    The data's variance is that about each file's own mean: how people's faces differ at rest is no movement.
 
     :returns: what was added to the learned variance's share of its range, ``[56]``.
     """
@@ -47,8 +49,13 @@ def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = froze
         batch.pop("name")
         tensors = {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
         conditioning.append(clip_conditioning(model, tensors, torch.ones_like(tensors["agent_mask"])).flatten(0, 1))
-        truth.append(model.standardise(tensors["agent_motion"]).flatten(0, 1))
-    z, wanted = torch.cat(conditioning), torch.cat(truth).var(0)
+        files = [clips.clips[index] for index in chosen[first : first + BATCH]]
+        means = torch.from_numpy(np.stack([mean_motion(clip.pair.npz(clip.agent)) for clip in files]))
+        if config.data.neutral_head:
+            means[:, HEAD] = torch.from_numpy(clips.set_head)  # the clips were moved there
+        moved = tensors["agent_motion"] - means.to(model.device).unsqueeze(1)
+        truth.append((model.standardise(moved) - model.standardise(torch.zeros_like(moved))).flatten(0, 1))
+    z, wanted = torch.cat(conditioning), torch.cat(truth).square().mean(0)
     generator = torch.Generator().manual_seed(config.seed)
     shape = (len(z), len(wanted))
     initial = torch.randn(shape, generator=generator).to(z.device)
