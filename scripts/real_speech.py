@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from timar_ros.data.audio import read_audio
 from timar_ros.data.dualtalk import load_motion
 from timar_ros.evaluation.behaviour import HEAD, JAW, PITCH, measure, nod_power, phrase_ends
-from timar_ros.evaluation.conduct import stretches, voice_activity
+from timar_ros.evaluation.conduct import FPS, voice_activity
 from timar_ros.model import Timar
 from timar_ros.streaming.offline import generate, resolve_model
 from timar_ros.streaming.pipeline import PipelineOptions
+from timar_ros.streaming.resampling import MODEL_RATE
 
 Floats = NDArray[Any]
 
@@ -73,11 +74,10 @@ def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> N
         print(f"  {name:18} {column.mean():5.2f}  ({column.min():.2f} to {column.max():.2f})")
     talks, heard = voice_activity(agent), voice_activity(user)
     count = min(len(talks), len(heard), len(truth))
-    silent = ~talks[:count]
     after, otherwise = nod_power(truth[:count, PITCH], talks[:count], phrase_ends(heard[:count]))
     print(
-        f"  the agent is silent for {silent.sum() / 25:.1f} s of it, {len(after) / 25:.1f} s of that after the user's "
-        f"phrases; the tracked person's nods there: {after.mean() / otherwise.mean():.2f}"
+        f"  the agent is silent {(len(after) + len(otherwise)) / FPS:.1f} s of it, {len(after) / FPS:.1f} s of that "
+        f"after the user's phrases; the tracked person's nods there: {after.mean() / otherwise.mean():.2f}"
     )
 
 
@@ -98,7 +98,7 @@ def listening(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[F
     after, otherwise = np.transpose(powers)
     picks = np.random.default_rng(0).integers(0, len(voices), (2000, len(voices)))
     low, high = np.quantile(after[picks].mean(1) / otherwise[picks].mean(1), (0.025, 0.975))
-    seconds = sum(len(voice) for voice in voices) / 16000
+    seconds = sum(len(voice) for voice in voices) / MODEL_RATE
     print(f"listening to {len(voices)} recordings ({seconds:.0f} s, {ends} phrases), {len(every)} seeds:")
     print(
         f"  nods after phrases / elsewhere {after.mean() / otherwise.mean():.2f} (95 % over recordings: {low:.2f} to "
@@ -112,17 +112,15 @@ def speaking(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[Fl
     """The same voices as the agent's own: lips."""
     found, jaws = [], []
     for voice in voices:
+        nobody, talks = np.zeros_like(voice), voice_activity(voice)
         for options in every:
-            made = generate(model, options, np.zeros_like(voice), voice)
-            found.append(measure(made, made, np.zeros_like(voice), voice)["jaw_follows"])
-            talks = voice_activity(voice)[: len(made)]
-            if talks.any():
-                jaws.append(made[: len(talks), JAW][talks].mean())
-    longest = max(end - first for voice in voices for first, end in stretches(voice_activity(voice)))
+            made = generate(model, options, nobody, voice)[: len(talks)]
+            found.append(measure(made, made, nobody, voice)["jaw_follows"])
+            jaws.append(made[talks[: len(made)], JAW].mean())
     each = np.reshape(found, (len(voices), -1)).mean(1)
     print(
         f"speaking with their voices: lips r {np.mean(found):.2f} ({each.min():.2f} to {each.max():.2f} by recording), "
-        f"mean jaw while speaking {1e3 * np.mean(jaws):.0f} mrad, longest stretch {longest / 25:.0f} s"
+        f"mean jaw while speaking {1e3 * np.mean(jaws):.0f} mrad"
     )
 
 

@@ -153,12 +153,10 @@ def test_a_real_recording(model: Timar, shared: Path) -> None:
     user, agent = (soundfile.read(f"{stem}_speaker{s}.wav", dtype="float32")[0] for s in (1, 2))
     with np.load(f"{stem}_speaker2.npz", allow_pickle=False) as truth:
         real = np.concatenate([truth["pose"][:, :3], truth["pose"][:, 3:4]], axis=1)
-    lips, spread = [], []
-    for seed in range(6):
+    spread = []
+    for seed in range(4):
         made = generate(model, PipelineOptions(seed=seed), user, agent)
-        lips.append(follows(agent, made[:, 50]))
+        assert follows(agent, made[:, 50]) >= 0.45
         spread.append(made[:, [53, 54, 55, 50]].std(0) / real[: len(made)].std(0))
-    assert np.mean(lips) >= 0.45
-    assert min(lips) >= 0.35
     assert (np.mean(spread, axis=0) > 0.5).all()
     assert (np.mean(spread, axis=0) < 2).all()

@@ -54,22 +54,20 @@ def run(args: argparse.Namespace) -> int:
     skip = _broken(config)
     trainer = Trainer(config, resume=args.resume, skip=skip)
     main = trainer.accelerator.is_main_process
-    if trainer.step >= trainer.total and args.export:
-        if main:
-            export_model(trainer.run, args.export, skip)
-        return 0
-    if trainer.step >= trainer.total:
+    done = trainer.step >= trainer.total
+    if done and not args.export:
         raise UserError(f"{config.run.folder}: already at step {trainer.step} of {trainer.total}; nothing to do")
-    with progress() as bar:
-        task = bar.add_task(config.name, total=trainer.total, completed=trainer.step, visible=main)
+    if not done:
+        with progress() as bar:
+            task = bar.add_task(config.name, total=trainer.total, completed=trainer.step, visible=main)
 
-        def report(step: int, total: int, metrics: dict[str, float]) -> None:
-            bar.update(task, total=total, completed=step, description=f"{config.name} loss {metrics['loss']:.3f}")
+            def report(step: int, total: int, metrics: dict[str, float]) -> None:
+                bar.update(task, total=total, completed=step, description=f"{config.name} loss {metrics['loss']:.3f}")
 
-        metrics = trainer.fit(report)
+            metrics = trainer.fit(report)
     if main and args.export:
         export_model(trainer.run, args.export, skip)
-    if main:
+    if main and not done:
         stderr.print(f"model: {trainer.run / 'model'}; " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     return 0
 

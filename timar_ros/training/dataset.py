@@ -21,12 +21,12 @@ from timar_ros.data.augment import change_speed
 from timar_ros.data.dualtalk import FRAME_RATE, Clip, DualTalkFolder, load_motion
 from timar_ros.errors import UserError
 from timar_ros.streaming.activity import ActivityDetector
+from timar_ros.streaming.resampling import HEAD
 from timar_ros.training.augment import augment
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.masks import draw_masks, mask_share
 
 Batch = dict[str, Tensor]
-HEAD = slice(53, 56)
 # Independent streams of random numbers of one run.
 ORDER, SHARE, CLIP = 0, 1, 2
 

@@ -13,9 +13,9 @@ from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.model import Timar
 from timar_ros.model import tokens as layout
 from timar_ros.model.diffusion import TRAINING_STEPS, make_schedule, motion_mse
+from timar_ros.streaming.resampling import HEAD
 from timar_ros.training.config import OptimiserConfig
 
-HEAD = slice(53, 56)
 # How much a head changes from frame to frame, as a share of its deviation (the synthetic people's 0.143, a tracked
 # person's 0.14: docs/results.md).
 HEAD_CHANGE = 0.143

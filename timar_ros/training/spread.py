@@ -9,20 +9,20 @@ made up for by a constant on the learned variance of each column, found by bisec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from timar_ros.model import Timar
-from timar_ros.model.diffusion import TRAINING_STEPS
-from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig
-from timar_ros.training.dataset import HEAD, TrainingClips, collate, mean_motion
+from timar_ros.streaming.resampling import HEAD
+from timar_ros.training.config import TrainConfig
+from timar_ros.training.dataset import mean_motion
+from timar_ros.training.fixed_clips import FixedClips
 from timar_ros.training.objective import clip_conditioning
 
 CLIPS, BATCH = 64, 8
-# The learned variance's share of its range lies in [-1, 1]; half of that is more than any column needs.
+# The learned variance's share of its range lies in [-1, 1]: half of that is as far as a column is moved.
 RANGE, HALVINGS = 1.0, 8
 
 
@@ -34,28 +34,16 @@ def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = froze
 
     :returns: what was added to the learned variance's share of its range, ``[56]``.
     """
-    plain = replace(
-        config,
-        data=replace(config.data, random_starts=False),
-        augment=AugmentConfig(),
-        masks=MaskConfig(full_share=1.0, token_drop=0.0),
-        optimiser=replace(config.optimiser, noise_draws=1),
-    )
-    clips = TrainingClips(plain, model.config.turn_frames, TRAINING_STEPS, skip)
-    chosen = np.linspace(0, len(clips) - 1, min(CLIPS, len(clips))).astype(int).tolist()
+    fixed = FixedClips(config, config.data.split, CLIPS, model.config.turn_frames, skip)
     conditioning, truth = [], []
     model.eval()
-    for first in range(0, len(chosen), BATCH):
-        batch = collate([clips[0, first + i, index] for i, index in enumerate(chosen[first : first + BATCH])])
-        batch.pop("name")
-        tensors = {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
-        conditioning.append(clip_conditioning(model, tensors, torch.ones_like(tensors["agent_mask"])).flatten(0, 1))
-        files = [clips.clips[index] for index in chosen[first : first + BATCH]]
-        means = torch.from_numpy(np.stack([mean_motion(clip.pair.npz(clip.agent)) for clip in files]))
+    for clips, batch in fixed.batches(BATCH, model.device):
+        conditioning.append(clip_conditioning(model, batch, batch["agent_mask"]).flatten(0, 1))
+        means = torch.from_numpy(np.stack([mean_motion(clip.pair.npz(clip.agent)) for clip in clips]))
         if config.data.neutral_head:
-            means[:, HEAD] = torch.from_numpy(clips.set_head)  # the clips were moved there
-        moved = tensors["agent_motion"] - means.to(model.device).unsqueeze(1)
-        truth.append((model.standardise(moved) - model.standardise(torch.zeros_like(moved))).flatten(0, 1))
+            means[:, HEAD] = torch.from_numpy(fixed.clips.set_head)  # the clips were moved there
+        offset = model.standardise(means.to(model.device)).unsqueeze(1)
+        truth.append((model.standardise(batch["agent_motion"]) - offset).flatten(0, 1))
     z, wanted = torch.cat(conditioning), torch.cat(truth).square().mean(0)
     generator = torch.Generator().manual_seed(config.seed)
     shape = (len(z), len(wanted))

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.data.dualtalk import SAMPLES_PER_FRAME
 from timar_ros.model import Timar
-from timar_ros.model.diffusion import TRAINING_STEPS
-from timar_ros.training.config import AugmentConfig, MaskConfig, OptimiserConfig, TrainConfig
-from timar_ros.training.dataset import TrainingClips, collate
+from timar_ros.training.config import TrainConfig
+from timar_ros.training.fixed_clips import FixedClips
 from timar_ros.training.objective import Objective, sample_clips
 
 BATCH = 4
@@ -24,18 +22,9 @@ class Validation:
     """Loads the validation split's first clips in an even choice and measures a model on them."""
 
     def __init__(self, config: TrainConfig, turn_frames: int, skip: frozenset[str]) -> None:
-        data = replace(config.data, split=config.data.validation_split or "test", random_starts=False)
-        plain = replace(
-            config,
-            data=data,
-            augment=AugmentConfig(),
-            masks=MaskConfig(full_share=1.0, token_drop=0.0),
-            optimiser=replace(config.optimiser, noise_draws=1) if config.optimiser else OptimiserConfig(),
-        )
-        self.clips = TrainingClips(plain, turn_frames, TRAINING_STEPS, skip)
+        data = config.data
+        self.clips = FixedClips(config, data.validation_split or "test", data.validation_clips, turn_frames, skip)
         self.options = replace(config.optimiser, change_weight=0.0)  # so that losses compare
-        count = min(config.data.validation_clips, len(self.clips))
-        self.indices = np.linspace(0, len(self.clips) - 1, count).astype(int)
 
     @torch.no_grad()
     def measure(self, model: Timar | DualTalk, accelerator: Any) -> dict[str, float]:
@@ -45,22 +34,16 @@ class Validation:
         sums = torch.zeros(3)
         truths, predictions, speeches = [], [], []
         generator = torch.Generator().manual_seed(0)
-        for first in range(0, len(self.indices), BATCH):
-            samples = [
-                self.clips[0, first + i, int(index)] for i, index in enumerate(self.indices[first : first + BATCH])
-            ]
-            batch = collate(samples)
-            batch.pop("name")
-            moved = {k: v.to(accelerator.device) for k, v in batch.items() if isinstance(v, Tensor)}
+        for _, batch in self.clips.batches(BATCH, accelerator.device):
             with accelerator.autocast():
-                sums += torch.stack([part.detach().float().cpu() for part in objective(moved)])
+                sums += torch.stack([part.detach().float().cpu() for part in objective(batch)])
                 if isinstance(model, DualTalk):
-                    motion = model(moved["agent_speech"], moved["user_speech"], moved["user_motion"])
+                    motion = model(batch["agent_speech"], batch["user_speech"], batch["user_motion"])
                 else:
-                    motion = sample_clips(model, moved, generator)
-            truths.append(moved["agent_motion"].cpu().numpy())
+                    motion = sample_clips(model, batch, generator)
+            truths.append(batch["agent_motion"].cpu().numpy())
             predictions.append(motion.float().cpu().numpy())
-            speeches.append(moved["agent_speech"].cpu().numpy())
+            speeches.append(batch["agent_speech"].cpu().numpy())
         truth, prediction, speech = (np.concatenate(parts) for parts in (truths, predictions, speeches))
         found = {"val_loss": float(sums[0] / sums[2]), "val_mse": float(sums[1] / sums[2])}
         for name, part in (("exp", slice(0, 50)), ("jaw", slice(50, 53)), ("pose", slice(53, 56))):
