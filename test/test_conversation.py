@@ -143,6 +143,26 @@ def test_correlation_follows_the_model_unless_told() -> None:
     assert not np.allclose(got[0], got[2])
 
 
+# The head's bands
+
+
+def test_only_the_head_is_crossed_over() -> None:
+    model = tiny_model(head_crossover=1.0, head_emphasis=2.0)
+    crossed, drawn = (np.concatenate(run(Conversation(model, seed=0, head_crossover=c), range(4))) for c in (None, 0.0))
+    np.testing.assert_array_equal(crossed[:, :53], drawn[:, :53])
+    assert not np.allclose(crossed[:, 53:], drawn[:, 53:])
+    plain = np.concatenate(run(Conversation(tiny_model(), seed=0), range(4)))
+    np.testing.assert_array_equal(plain, drawn)
+
+
+@pytest.mark.parametrize("options", [{}, {"iterations": 3}, {"guidance": 2.0}], ids=str)
+def test_without_noise_the_expectation_is_what_is_drawn(options: dict[str, Any]) -> None:
+    """The MLP head expects what it gives: crossing it over with itself changes nothing."""
+    model = tiny_model(diffusion=False, head_crossover=1.0)
+    crossed, drawn = (run(Conversation(model, seed=0, head_crossover=c, **options), range(3)) for c in (None, 0.0))
+    np.testing.assert_allclose(crossed, drawn, atol=1e-5)
+
+
 # Iterated decoding
 
 
@@ -222,7 +242,9 @@ def test_open_history_remembers_what_was_planned() -> None:
 # Memory
 
 
-@pytest.mark.parametrize("options", [{}, {"mask_history_agent": False}, {"context_policy": "stepped"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"mask_history_agent": False}, {"context_policy": "stepped"}, {"head_crossover": 1.0}]
+)
 def test_restored_conversation_goes_on_the_same(options: dict[str, Any]) -> None:
     talk = Conversation(MODEL, seed=8, context_seconds=3, **options)
     run(talk, range(4))
@@ -253,6 +275,8 @@ def test_foreign_and_damaged_memories_are_refused() -> None:
         Conversation(MODEL).load_state_dict({key: value for key, value in state.items() if key != "tokens"})
     with pytest.raises(UserError, match="damaged"):
         Conversation(MODEL).load_state_dict({**state, "tokens": state["tokens"][:, 1:]})
+    with pytest.raises(UserError, match=r"head of shape \[5\]: damaged"):
+        Conversation(MODEL).load_state_dict({**state, "head": np.zeros(5)})
 
 
 def test_reset_forgets() -> None:

@@ -19,7 +19,7 @@ from timar_ros.streaming.engine import FullWindow
 from timar_ros.streaming.engine_cached import CachedEngine
 
 MODEL = tiny_model()
-PARTIAL = tiny_model(partial_motion=True, standardise=True)
+PARTIAL = tiny_model(partial_motion=True, standardise=True, head_crossover=1.0, head_emphasis=2.0)
 MLP = tiny_model(diffusion=False)
 TOLERANCE = 1e-4
 

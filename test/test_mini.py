@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from scipy.ndimage import uniform_filter1d
 
 from timar_ros.data.audio import read_conversation
 from timar_ros.data.motion import read_motion
+from timar_ros.evaluation.behaviour import PITCH, nod_power, phrase_ends
+from timar_ros.evaluation.conduct import voice_activity
 from timar_ros.model import Timar
 from timar_ros.streaming.offline import generate, resolve_model
 from timar_ros.streaming.pipeline import PipelineOptions
@@ -57,6 +61,20 @@ def follows(samples: Array, jaw: Array) -> float:
     energy = loudness(samples)[: len(jaw)]
     jaw = jaw[: len(energy)]
     return max(float(np.corrcoef(energy[: len(energy) - lag], jaw[lag:])[0, 1]) for lag in range(6))
+
+
+def nods(model: Timar, voices: Iterable[Array], **options: Any) -> float:
+    """Nodding in the second after phrases over nodding elsewhere, while people talk and the agent says nothing."""
+    after, otherwise = [], []
+    for voice in voices:
+        made = generate(model, PipelineOptions(seed=1, **options), voice, np.zeros_like(voice))
+        for power, where in zip(
+            nod_power(made[:, PITCH], np.zeros(len(made), bool), phrase_ends(voice_activity(voice))),
+            (after, otherwise),
+            strict=True,
+        ):
+            where.append(power)
+    return float(np.concatenate(after).mean() / np.concatenate(otherwise).mean())
 
 
 def test_folder_is_complete_small_and_trained(folder: Path) -> None:
@@ -105,6 +123,12 @@ def test_jaw_is_nearly_closed_while_only_the_user_speaks(motion: Array, sample: 
     assert jaw[listens].mean() < 0.7 * jaw[talks].mean()
 
 
+def test_a_listener_nods_after_phrases(model: Timar, sample: tuple[Array, Array, Array]) -> None:
+    """Which it would not if the head's fast movement were what is drawn (docs/results.md, section 6)."""
+    with_bands, without = (nods(model, sample[:2], head_crossover=hertz) for hertz in (None, 0.0))
+    assert with_bands > max(1.3, 1.2 * without)
+
+
 def test_motion_is_plausible(motion: Array) -> None:
     assert np.isfinite(motion).all()
     spread = motion.std(0)
@@ -145,6 +169,11 @@ def test_no_drift_over_ten_minutes(model: Timar, sample: tuple[Array, Array, Arr
     means, deviation = minutes.mean(1), long.std(0)
     assert (np.abs(means[-1] - means[0])[50:] < deviation[50:]).all()
     assert (minutes[-1].std(0)[50:] < 2 * minutes[0].std(0)[50:]).all()
+
+
+def test_a_listener_nods_after_real_phrases(model: Timar, shared: Path) -> None:
+    stem = shared / "data/dualtalk_demo/UbjUDM1MiGE_sub_video_72"
+    assert nods(model, (soundfile.read(f"{stem}_speaker{s}.wav", dtype="float32")[0] for s in (1, 2))) >= 1.5
 
 
 def test_a_real_recording(model: Timar, shared: Path) -> None:

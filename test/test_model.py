@@ -384,7 +384,8 @@ def test_sampler_equals_diffusers() -> None:
         theirs = _diffusers_mean(scheduler, out, int(step), theirs)
         if position < count - 1:
             theirs = theirs + _diffusers_deviation(scheduler, out[:, 56:], int(step)) * noise[position]
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.frames, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.expected, (network[0] + 0.1 * initial.repeat(1, 2))[:, :56])
 
 
 def _diffusers_mean(scheduler: Any, out: torch.Tensor, step: int, x: torch.Tensor) -> torch.Tensor:
@@ -408,7 +409,7 @@ def test_last_added_noise_is_never_used() -> None:
     other = noise.clone()
     other[-1] += 100
     with torch.inference_mode():
-        first, second = (model.diffloss.sample(z, (initial, added)) for added in (noise, other))
+        first, second = (model.diffloss.sample(z, (initial, added)).frames for added in (noise, other))
     assert torch.equal(first, second)
 
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--guidance", type=float, default=1.0, help="strength of classifier-free guidance")
     how.add_argument("--temperature", type=float, default=1.0, help="of the noise added between steps")
     how.add_argument("--noise-correlation", type=float, help="seconds; 0 is the paper (default: the model's)")
+    how.add_argument("--head-crossover", type=float, help="Hz; 0 is the paper (default: the model's)")
     how.add_argument("--iterations", type=int, default=1, help="rounds of masked decoding")
     how.add_argument("--open-history", action="store_true", help="remember the agent's own motion")
     how.add_argument("--seams", action="store_true", help="join turns smoothly, as live (the paper does not)")

@@ -105,6 +105,7 @@ def _options(args: argparse.Namespace, model: str, history: int) -> dict[str, An
         "seed": args.seed,
         **({} if args.steps is None else {"sampling_steps": args.steps}),
         **({} if args.noise_correlation is None else {"noise_correlation": args.noise_correlation}),
+        **({} if args.head_crossover is None else {"head_crossover": args.head_crossover}),
     }
 
 

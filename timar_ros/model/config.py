@@ -105,6 +105,8 @@ class TimarConfig:
     standardise: bool = False  # motion is standardised by stored statistics on the way in, and back on the way out
     noise_correlation: float = 0.0  # seconds over which sampling noise is correlated, unless a Conversation says other
     head_noise_correlation: float = 0.0  # the same for the head pose, smooth in speed; 0: as the other columns
+    head_crossover: float = 0.0  # Hz: the head moves as drawn below it, as expected above it; 0: as drawn throughout
+    head_emphasis: float = 1.0  # factor on what is expected of the head above head_crossover
 
     def __post_init__(self) -> None:
         for name in ("motion_rate", "speech_rate", "speech_width", "motion_width", "token_width", "encoder_width",
@@ -122,6 +124,10 @@ class TimarConfig:
                 raise UserError(f"model configuration: {heads} attention heads do not divide the width {width}")
         if self.encoder_depth < 1 or self.decoder_depth < 0:
             raise UserError("model configuration: encoder_depth must be at least 1 and decoder_depth at least 0")
+        for name, highest in (("noise_correlation", 60.0), ("head_noise_correlation", 60.0),
+                              ("head_crossover", self.motion_rate / 4), ("head_emphasis", 10.0)):  # fmt: skip
+            if not 0 <= getattr(self, name) <= highest:
+                raise UserError(f"model configuration: {name} = {getattr(self, name)} must be within 0 and {highest:g}")
         counts = {
             "frames": self.motion_rate * self.turn_seconds,
             "samples": self.speech_rate * self.turn_seconds,

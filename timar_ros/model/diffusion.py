@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +72,14 @@ def make_schedule(count: int = TRAINING_STEPS) -> Schedule:
 def _steps_in_order(count: int, device: torch.device) -> Tensor:
     """The original step indices of a schedule in the order of use; kept on the device, for graphs."""
     return torch.as_tensor(make_schedule(count).steps[::-1].copy(), device=device)
+
+
+class Drawn(NamedTuple):
+    """Sampled frames, and what was to be expected of them; both ``[n, 56]`` (fp32)."""
+
+    frames: Tensor
+    expected: Tensor
+    """x0 as the first step predicts it: at the noisiest level x_t says nothing, so it is the frames' mean given z."""
 
 
 class TimeEmbedding(nn.Module):
@@ -195,8 +204,8 @@ class DiffusionHead(nn.Module):
         temperature: float | Tensor = 1.0,
         unconditional: Tensor | None = None,
         guidance: float | Tensor = 1.0,
-    ) -> Tensor:
-        """Draw frames ``[n, 56]`` (fp32) for ``cond [n, D]``, one network call a step.
+    ) -> Drawn:
+        """Draw frames for ``cond [n, D]``, one network call a step.
 
         :param noise: ``(initial [n, 56], steps [S, n, 56])`` in the order of use; the last of ``steps`` is not used.
         :param temperature: multiplies the noise added between steps, not the initial one.
@@ -224,7 +233,7 @@ def ancestral_sample(
     noise: tuple[Tensor, Tensor],
     temperature: float | Tensor,
     guidance: float | Tensor | None,
-) -> Tensor:
+) -> Drawn:
     """DDPM's reverse process, from the noisiest step down.
 
     :param predict: ``(position in the order of use, x_t [n, 56])`` to the network's output ``[n, 112]``, or
@@ -232,6 +241,7 @@ def ancestral_sample(
     :param noise: as in :meth:`DiffusionHead.sample`; S decides the schedule.
     """
     x, added = noise[0].float(), noise[1].float()
+    expected = x
     schedule = make_schedule(len(added))
     for count, i in enumerate(reversed(range(len(added)))):
         x0, fraction = predict(count, x).float().chunk(2, dim=-1)
@@ -239,13 +249,15 @@ def ancestral_sample(
             x0, without = x0.chunk(2)
             fraction = fraction.chunk(2)[0]
             x0 = without + guidance * (x0 - without)
+        if count == 0:
+            expected = x0
         mean = float(schedule.posterior_x0[i]) * x0 + float(schedule.posterior_xt[i]) * x
         if i == 0:
             break
         low, high = float(schedule.log_posterior[i]), float(schedule.log_beta[i])
         deviation = torch.exp(0.5 * (low + (fraction + 1) / 2 * (high - low)))
         x = mean + deviation * added[count] * temperature
-    return mean
+    return Drawn(mean, expected)
 
 
 def motion_mse(prediction: Tensor, target: Tensor) -> Tensor:

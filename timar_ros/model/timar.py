@@ -13,7 +13,7 @@ from timar_ros.model import speech as speech_tools
 from timar_ros.model import tokens as layout
 from timar_ros.model.attention import Block, token_turns, turn_causal_mask
 from timar_ros.model.config import TimarConfig
-from timar_ros.model.diffusion import TRAINING_STEPS, DiffusionHead, MotionMLP, motion_mse
+from timar_ros.model.diffusion import TRAINING_STEPS, DiffusionHead, Drawn, MotionMLP, motion_mse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,19 +207,21 @@ class Timar(nn.Module):
         noise: tuple[Tensor, Tensor],
         temperature: float | Tensor = 1.0,
         guidance: float | Tensor = 1.0,
-    ) -> Tensor:
-        """Frames ``[n, 56]`` (fp32) for conditioning ``z [n, G, D]``.
+    ) -> Drawn:
+        """Frames for conditioning ``z [n, G, D]``.
 
         :param z: G = 1, or 2 where the second is the branch without the user, for ``guidance``.
         :param noise: ``(initial [n, 56], steps [S, n, 56])``; the MLP head needs none.
         """
         if self.config.diffusion:
             without = z[:, 1] if z.shape[1] == 2 else None
-            return self.unstandardise(self.diffloss.sample(z[:, 0], noise, temperature, without, guidance))
+            drawn = self.diffloss.sample(z[:, 0], noise, temperature, without, guidance)
+            return Drawn(self.unstandardise(drawn.frames), self.unstandardise(drawn.expected))
         values: Tensor = self.mlp_head(z).float()
         if z.shape[1] == 2:
             values = values[:, 1:] + guidance * (values[:, :1] - values[:, 1:])
-        return self.unstandardise(values[:, 0])
+        frames = self.unstandardise(values[:, 0])
+        return Drawn(frames, frames)
 
     # Training
 

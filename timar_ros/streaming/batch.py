@@ -17,8 +17,10 @@ from torch import Tensor
 
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
+from timar_ros.model.diffusion import Drawn
 from timar_ros.model.packing import packed
 from timar_ros.model.tokens import agent_motion_slice
+from timar_ros.streaming.crossover import HeadCrossover
 from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn, Window
 from timar_ros.streaming.engine_cached import CachedEngine
 from timar_ros.streaming.engine_static import StaticTurn
@@ -51,6 +53,7 @@ class ConversationOptions:
     context_policy: str = "sliding"
     kept_turns: int = 3
     noise_correlation: float | None = None
+    head_crossover: float | None = None
 
     def check(self, model: Timar) -> None:
         """:raises UserError: on a value that the model cannot serve."""
@@ -73,6 +76,7 @@ class ConversationOptions:
             ("sampling_steps", self.sampling_steps or 2, 2, 1000),
             ("iterations", self.iterations, 1, model.config.turn_frames),
             ("kept_turns", self.kept_turns, 0, model.config.context_turns),
+            ("head_crossover", self.head_crossover or 0, 0, model.config.motion_rate / 4),
         ):
             if not low <= number <= high:
                 raise UserError(f"{name} = {number}: must be within {low} and {high}")
@@ -144,6 +148,8 @@ class ConversationBatch:
         self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
         # Who names a correlation means it for every column.
         self._head_correlation = config.motion_rate * (config.head_noise_correlation if correlation is None else 0.0)
+        hertz = config.head_crossover if self.options.head_crossover is None else self.options.head_crossover
+        self._heads = [HeadCrossover(hertz, config.head_emphasis, config.motion_rate) for _ in range(conversations)]
         self._planned: list[dict[int, Tensor]] = [{} for _ in range(conversations)]  # motion by turn
         self._conditioning: list[Tensor | None] = [None] * conversations
         self._static: dict[int, StaticTurn] = {}  # by branches
@@ -213,6 +219,7 @@ class ConversationBatch:
         for each in range(len(self)) if row is None else (row,):
             self.engine.restore(each, ())
             self.turns[each] = 0
+            self._heads[each].reset()
             self._planned[each], self._conditioning[each] = {}, None
 
     @torch.inference_mode()
@@ -229,6 +236,7 @@ class ConversationBatch:
             "masked": masked.cpu().numpy(),
             "planned": motions.cpu().numpy(),
             "planned_turns": np.array(list(plans), dtype=np.int64),
+            "head": self._heads[row].state_dict()["state"],
             "turn": np.array(self.turns[row]),
             "seed": np.array(self.seeds[row]),
             "model": np.array(self.model.sha256),
@@ -240,9 +248,9 @@ class ConversationBatch:
 
         :raises UserError: when it was saved with another model or a longer window.
         """
-        missing = {"tokens", "masked", "planned", "planned_turns", "turn", "seed", "model"} - set(state)
+        missing = {"tokens", "masked", "planned", "planned_turns", "head", "turn", "seed", "model"} - set(state)
         if missing:
-            raise UserError(f"saved conversation lacks {', '.join(sorted(missing))}")
+            raise UserError(f"saved conversation lacks {', '.join(sorted(missing))}: start a new one")
         if str(state["model"]) != self.model.sha256:
             raise UserError(
                 "saved conversation is of another model: start a new one, or load the model it was saved with"
@@ -258,6 +266,10 @@ class ConversationBatch:
         planned = torch.as_tensor(state["planned"], device=self.model.device)
         if planned.shape != (len(state["planned_turns"]), *self._motion_shape):
             raise UserError(f"saved conversation has plans of shape {list(planned.shape)}: damaged")
+        try:
+            self._heads[row].load_state_dict({"state": state["head"]})
+        except ValueError as error:
+            raise UserError(f"saved conversation has a head of shape {list(state['head'].shape)}: damaged") from error
         self._planned[row] = dict(zip(map(int, state["planned_turns"]), planned, strict=True))
         self.turns[row], self.seeds[row] = int(state["turn"]), int(state["seed"])
         self._conditioning[row] = None
@@ -278,14 +290,16 @@ class ConversationBatch:
     def _turn(self, rows: Sequence[int], given: Sequence[TurnData], guidance: float) -> tuple[Tensor, Tensor]:
         """Tokens ``[A, 4F + 10, d]`` and motion ``[A, F, 56]`` (fp32) of current turns."""
         if isinstance(self.engine, CachedEngine) and self.engine.padded and self.options.iterations == 1:
-            return self._static_turn(self.engine, rows, given, guidance)
-        tokens = self._tokens(given)
-        return tokens, self._decode(rows, tokens, given, guidance)
+            tokens, drawn = self._static_turn(self.engine, rows, given, guidance)
+        else:
+            tokens = self._tokens(given)
+            drawn = self._decode(rows, tokens, given, guidance)
+        return tokens, self._cross_over(rows, drawn)
 
     def _static_turn(
         self, engine: CachedEngine, rows: Sequence[int], given: Sequence[TurnData], guidance: float
-    ) -> tuple[Tensor, Tensor]:
-        """The same through work of fixed shapes, in which conversations without a turn now ride along."""
+    ) -> tuple[Tensor, Drawn]:
+        """The tokens and what is drawn, by work of fixed shapes in which conversations without a turn ride along."""
         engine.prepare(rows)
         branches = 1 if guidance == 1.0 else 2
         turn = self._static.get(branches)
@@ -307,10 +321,19 @@ class ConversationBatch:
         lengths = np.array([len(history) for history in engine.histories])
         style = np.array([self.options.temperature, guidance], np.float32)
         inputs = (speech[0], heard, speech[1], motion, lengths, noise[0], noise[1:], style)
-        tokens, z, out = turn(*[self._tensor(each) for each in inputs])
+        tokens, z, frames, expected = turn(*[self._tensor(each) for each in inputs])
         chosen = torch.tensor(rows, device=self.model.device)
         self._keep_conditioning(rows, z[chosen])
-        return tokens[chosen], out[chosen]
+        return tokens[chosen], Drawn(frames[chosen], expected[chosen])
+
+    def _cross_over(self, rows: Sequence[int], drawn: Drawn) -> Tensor:
+        """Motion ``[A, F, 56]`` of what was drawn for current turns, ``[A, F, 56]`` each."""
+        heads = [self._heads[row] for row in rows]
+        if not heads[0].enabled:
+            return drawn.frames
+        frames, expected = (each.cpu().numpy() for each in drawn)
+        crossed = [head.apply(*pair) for head, *pair in zip(heads, frames, expected, strict=True)]
+        return self._tensor(np.stack(crossed))
 
     def _tokens(self, given: Sequence[TurnData]) -> Tensor:
         """Tokens ``[A, 4F + 10, d]`` of turns, both speakers' speech through the encoder as one batch."""
@@ -329,8 +352,8 @@ class ConversationBatch:
         seen = model.encode_motion(self._tensor(motion))
         return model.assemble(user, seen, agent, torch.zeros_like(agent))
 
-    def _decode(self, rows: Sequence[int], tokens: Tensor, given: Sequence[TurnData], guidance: float) -> Tensor:
-        """Motion ``[A, F, 56]`` (fp32) of current turns ``[A, 4F + 10, d]``, in ``iterations`` rounds."""
+    def _decode(self, rows: Sequence[int], tokens: Tensor, given: Sequence[TurnData], guidance: float) -> Drawn:
+        """What is drawn, ``[A, F, 56]`` (fp32), for current turns ``[A, 4F + 10, d]``, in ``iterations`` rounds."""
         model, options = self.model, self.options
         frames, count = model.config.turn_frames, len(rows)
         noise = [self._noise(row, turn) for row, turn in zip(rows, given, strict=True)]
@@ -341,7 +364,7 @@ class ConversationBatch:
         )
         rank = order.argsort(dim=1).to(model.device)
         masked = self._masks[1].repeat(count, 1)
-        motion = torch.zeros((count, frames, model.config.motion_width), device=model.device)
+        motion, expected = torch.zeros((2, count, frames, model.config.motion_width), device=model.device)
         tokens, left = tokens.clone(), frames
         for each in range(options.iterations):
             remaining = frames_left(each, options.iterations, frames, left)
@@ -353,12 +376,12 @@ class ConversationBatch:
                 strength = 1 + (guidance - 1) * (frames - remaining) / frames
             chosen = z.transpose(1, 2)[taken]  # [frames of this round over all, G, D]
             drawn = model.sample_motion(chosen, (initial[taken], added[:, taken]), options.temperature, strength)
-            motion[taken] = drawn
+            motion[taken], expected[taken] = drawn
             masked[:, self._agent] &= ~taken
-            tokens[:, self._agent][taken] = model.encode_motion(drawn)
+            tokens[:, self._agent][taken] = model.encode_motion(drawn.frames)
             left = remaining
         self._keep_conditioning(rows, z[:, 0])
-        return motion
+        return Drawn(motion, expected)
 
     def _keep_conditioning(self, rows: Sequence[int], z: Tensor) -> None:
         for row, conditioning in zip(rows, z, strict=True):

@@ -30,6 +30,8 @@ class Conversation:
         then falls back to ``kept_turns``: a fourth of the idle work).
     :param noise_correlation: seconds over which sampling noise is correlated from frame to frame and turn to turn;
         0: white (the paper); default: what the model recommends.
+    :param head_crossover: frequency [Hz] below which the head moves as it was drawn, and above which as it is to be
+        expected; 0: as drawn throughout (the paper); default: what the model recommends.
     :param engine: ``cached``, or ``oracle``: the same by recomputing the whole window every turn. Models whose
         attention is not causal, or that have a decoder, always get the oracle, and the log says so.
     :raises UserError: on values that cannot be.
@@ -50,6 +52,7 @@ class Conversation:
         context_policy: str = "sliding",
         kept_turns: int = 3,
         noise_correlation: float | None = None,
+        head_crossover: float | None = None,
         engine: str = "cached",
     ) -> None:
         self.batch = ConversationBatch(
@@ -68,6 +71,7 @@ class Conversation:
             context_policy=context_policy,
             kept_turns=kept_turns,
             noise_correlation=noise_correlation,
+            head_crossover=head_crossover,
         )
 
     @property

@@ -55,7 +55,7 @@ class StaticTurn:
         added: Tensor,
         style: Tensor,
     ) -> Tensors:
-        """Tokens ``[B, 4F + 10, d]``, conditioning ``[B, F, D]`` and motion ``[B, F, 56]``.
+        """Tokens ``[B, 4F + 10, d]``, conditioning ``[B, F, D]`` and frames ``[B, F, 56]``, drawn and expected.
 
         :param user: normalised samples ``[B, N]``; what ``heard [B]`` (boolean) denies becomes ``fake_latent``.
         :param agent: normalised samples ``[B, N]``.
@@ -75,7 +75,7 @@ class StaticTurn:
         z = self.engine.condition_all(torch.stack(both, 1), masked, lengths)
         frames, noise = z.transpose(1, 2).flatten(0, 1), (initial.flatten(0, 1), added.flatten(1, 2))
         drawn = model.sample_motion(frames, noise, style[0], style[1])
-        return tokens, z[:, 0], drawn.view(initial.shape)
+        return tokens, z[:, 0], drawn.frames.view(initial.shape), drawn.expected.view(initial.shape)
 
 
 class GraphedCall:

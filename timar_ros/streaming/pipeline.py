@@ -56,6 +56,8 @@ class PipelineOptions:
     """Diffusion steps; None: the model's."""
     noise_correlation: float | None = None
     """Seconds over which the noise of every column is correlated; None: what the model recommends."""
+    head_crossover: float | None = None
+    """Below it [Hz] the head moves as drawn, above it as expected; 0: as drawn; None: what the model recommends."""
     context_seconds: float | None = None
     """The window, current turn included [s]; None: the model's longest."""
     context_policy: str = "sliding"
@@ -93,6 +95,7 @@ class PipelineOptions:
             ("planning_lead", 60.0),
             ("context_seconds", 3600.0),
             ("noise_correlation", 60.0),
+            ("head_crossover", MOTION_RATE / 4),
         ):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, float)) and 0.0 <= value <= highest):

@@ -156,5 +156,5 @@ def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Genera
             torch.randn((len(cond), 56), generator=generator),
             torch.randn((steps, len(cond), 56), generator=generator),
         )
-        motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device)))
+        motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device))).frames
     return model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])

@@ -54,7 +54,7 @@ def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = froze
 
     def spread(added_bias: Tensor) -> Tensor:
         bias.copy_(learned + added_bias)
-        return model.diffloss.sample(z, (initial, added)).var(0)
+        return model.diffloss.sample(z, (initial, added)).frames.var(0)
 
     change = bisect(spread, wanted)
     bias.copy_(learned + change)
