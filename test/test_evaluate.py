@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +105,23 @@ def test_processes_share_the_work(data: Path, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("WORLD_SIZE", "2")
         folder = predict(recipe, tmp_path)
         assert len(list(folder.glob("*.npy"))) == there
+
+
+def test_launched_processes_make_one_table(data: Path, model: str, tmp_path: Path) -> None:
+    """Scores wait for the slowest process, and are made and told once."""
+    table = tmp_path / "table.json"
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        "-m", "timar_ros.cli.main", "evaluate", "--data", str(data), "--model", "mean-pose", model, "--split", "test",
+        "--history", "1", "--out", str(tmp_path / "out"), "--json", str(table),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("behaviour (*") == 1
+    assert [row["clips"] for row in json.loads(table.read_text())[-2:]] == [4, 4]
 
 
 def test_more_processes_give_the_same(data: Path, model: str, tmp_path: Path) -> None:

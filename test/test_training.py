@@ -561,7 +561,7 @@ def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) 
         "-m", "timar_ros.cli.main", "train", str(config),
     ]  # fmt: skip
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"},
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -570,6 +570,15 @@ def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) 
     rows = [line.split(",") for line in (tmp_path / "two/log.csv").read_text().splitlines()]
     losses = [float(value) for _, name, value in rows if name == "loss"]
     assert losses[-1] == pytest.approx(alone["loss"], rel=1e-4)
+
+
+def test_processes_that_do_not_train_together_are_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs would write into one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")  # and none of the variables by which processes find each other
+    with pytest.raises(UserError, match="2 processes were started, but they do not train together"):
+        Trainer(small(data, tmp_path))
 
 
 class TestCommand:

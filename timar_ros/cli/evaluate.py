@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from timar_ros.evaluation.behaviour import BEHAVIOUR
     from timar_ros.evaluation.on_data import evaluate, plan
     from timar_ros.evaluation.tables import COLUMNS, REVERSED, cells
+    from timar_ros.launched import process_index
 
     if not args.data or bool(args.model) == bool(args.prediction):
         raise UserError("give --data DIR with either --model M or --prediction DIR (or --bag BAG)")
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
+            if process_index():
+                return
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done, total=total)

@@ -20,6 +20,7 @@ from timar_ros.baselines.naive import MeanPose, RandomClip
 from timar_ros.data.dualtalk import Clip, DualTalkFolder
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError, require
+from timar_ros.launched import process_count, process_index
 from timar_ros.streaming.pipeline import PipelineOptions
 
 Array = NDArray[np.float32]
@@ -101,9 +102,8 @@ def predict(
     folder = Path(out) / recipe.key
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     # Shares first, then what is missing of them: which files others have made by now must not move the shares.
-    clips = chosen_clips(recipe, limit)[rank::world]
+    clips = chosen_clips(recipe, limit)[process_index() :: process_count()]
     missing = [clip for clip in clips if not _file(folder, clip).exists()]
     done, total = len(clips) - len(missing), len(clips)
     if progress is not None:

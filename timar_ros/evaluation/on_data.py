@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from timar_ros.evaluation.inference import NAIVE, Recipe, chosen_clips, make_rec
 from timar_ros.evaluation.metrics import mean_metrics
 from timar_ros.evaluation.scoring import find_predictions, score_all
 from timar_ros.evaluation.tables import Row, as_json, markdown, published
+from timar_ros.launched import process_count, process_index, without_gpu
 
 Report = Callable[[str, int, int], None]
+
+LONGEST = timedelta(days=3)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,18 @@ def plan(args: argparse.Namespace) -> list[Work]:
 def evaluate(args: argparse.Namespace, work: list[Work], report: Report) -> list[Row]:
     """All rows, a split's published ones first; files are written on the way out.
 
+    Of several processes (torchrun, accelerate launch) each predicts its share, and the first one does the rest: the
+    others have no rows.
+
     :param report: called with (stage, done, total).
     """
+    if process_count() > 1:
+        for one in work:
+            if one.recipe is not None:
+                _predict(args, one.recipe, one.label, report)
+        _wait_for_all()
+        if process_index():
+            return []
     rows: list[Row] = []
     for one in work:
         if all(row.split != one.split for row in rows):
@@ -117,11 +130,14 @@ def _turn_seconds(model: str) -> float:
         return 1.0
 
 
-def _model(args: argparse.Namespace, recipe: Recipe, label: str, report: Report) -> Row:
-    folder = predict(
+def _predict(args: argparse.Namespace, recipe: Recipe, label: str, report: Report) -> Path:
+    return predict(
         recipe, args.out, args.jobs, args.limit, lambda done, all_: report(f"{recipe.split}: {label}", done, all_)
     )
-    _wait_for_all()
+
+
+def _model(args: argparse.Namespace, recipe: Recipe, label: str, report: Report) -> Row:
+    folder = _predict(args, recipe, label, report)
     count = len(chosen_clips(recipe, args.limit))
     kept = folder / f"scores-{count}.json"
     if kept.exists():
@@ -169,8 +185,9 @@ def _listed(text: str, option: str) -> list[str]:
 
 
 def _wait_for_all() -> None:
-    """Under ``accelerate launch`` scores are made when every process has its share of predictions."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
+    """Until every process has made its share of predictions, which may take hours longer than this one's."""
+    from accelerate import PartialState
 
-        PartialState().wait_for_everyone()
+    state = PartialState(cpu=without_gpu(), timeout=LONGEST)
+    state.wait_for_everyone()
+    state.destroy_process_group()

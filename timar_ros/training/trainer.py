@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.errors import UserError, require
+from timar_ros.launched import process_count, without_gpu
 from timar_ros.model import Timar
 from timar_ros.model.diffusion import TRAINING_STEPS
 from timar_ros.training.build import build_model, save_model, set_statistics
@@ -45,7 +46,12 @@ class Trainer:
         accelerate = require("accelerate", "pip install 'timar_ros[train]'", "training")
         self.config, self.skip = config, skip
         options = config.optimiser
-        self.accelerator = accelerate.Accelerator(mixed_precision=options.precision)
+        self.accelerator = accelerate.Accelerator(cpu=without_gpu(), mixed_precision=options.precision)
+        if self.accelerator.num_processes != process_count():
+            raise UserError(
+                f"{process_count()} processes were started, but they do not train together: "
+                "start them with torchrun or accelerate launch, without a configuration for other hardware"
+            )
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.run = Path(config.run.folder)
         newest = newest_state(self.run)
