@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from timar_ros.streaming.crossover import POLES, HeadCrossover
+from timar_ros.streaming.crossover import ORDER, HeadCrossover
 
 RATE, TURN = 25.0, 25
 
@@ -33,7 +33,7 @@ def gain(made: np.ndarray, hertz: float) -> float:
     return float(2 * np.abs(np.mean(settled * phase)))
 
 
-# Three poles at 0.7 Hz: the share of a wave that passes is (1 + (f / 0.7 Hz)^6)^(-1/2).
+# Third order at 0.7 Hz: the share of a wave that passes is (1 + (f / 0.7 Hz)^6)^(-1/2).
 @pytest.mark.parametrize(("hertz", "passes"), [(0.1, 1.0), (0.7, 0.707), (1.4, 0.124), (2.0, 0.043), (4.0, 0.005)])
 def test_drawn_movement_passes_when_slow(hertz: float, passes: float) -> None:
     still = motion(np.zeros(1000))
@@ -102,4 +102,4 @@ def test_state_and_reset() -> None:
         forget()
         np.testing.assert_array_equal(forgetful.apply(*turns[0]), first)
     with pytest.raises(ValueError, match="reshape"):
-        one.load_state_dict({"state": np.zeros((POLES + 1, 3))})
+        one.load_state_dict({"state": np.zeros((ORDER, 3))})

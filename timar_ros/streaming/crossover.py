@@ -3,14 +3,14 @@
 Frames are sampled one by one, each around its own expectation given what was heard. Noise that is smooth in time makes
 slow movement of that, a person's sway; but the network's gain on it changes from frame to frame, which shakes the head
 at 1-4 Hz, with more power than nods and beats have: those lie in the expectation. So of what was drawn around the
-expectation the slow part is kept, and the fast part of the expectation may be emphasised, since an average over all
+expectation the slow part is kept; and the fast part of the expectation may be emphasised, since an average over all
 the ways to nod is smaller than any one of them. docs/results.md has the measurements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,55 +19,74 @@ from scipy import signal
 from timar_ros.streaming.resampling import HEAD
 
 Frames = NDArray[np.float32]
+_Values = NDArray[np.float64]
 
-# Of the Butterworth low-pass filter: its delay does not matter, since what it delays was drawn at random.
-POLES = 3
+# Order of the low pass. That it delays does not matter: what it delays was drawn at random.
+ORDER = 3
 
 
 class HeadCrossover:
     """One conversation's head pose, turn after turn.
 
-    :param hertz: what was drawn passes below it, what was expected above it; 0: all as drawn.
+    :param hertz: what was drawn around the expectation passes below it; 0: all of it, and nothing is emphasised.
     :param emphasis: factor on the expectation's movement above it.
     :param rate: frames a second [Hz].
     """
 
     def __init__(self, hertz: float, emphasis: float, rate: float) -> None:
-        self.emphasis = emphasis
         self.enabled = hertz > 0
-        self._filter = signal.butter(POLES, hertz, fs=rate) if self.enabled else None
-        self._state: NDArray[np.float64] | None = None  # [POLES, 3]
+        self._gain = emphasis - 1
+        if self.enabled:
+            self._slow = _Filter(ORDER, hertz, rate, "low")
+            # Of first order, a shelf without a bump.
+            self._fast = _Filter(1, hertz, rate, "high")
 
     def apply(self, drawn: Frames, expected: Frames) -> Frames:
-        """A turn's frames ``[F, 56]`` as they are to be, from those drawn and those expected ``[F, 56]``.
-
-        With l the low-pass filter: emphasis * expected + l(drawn - emphasis * expected).
-        """
-        if self._filter is None:
+        """A turn's frames ``[F, 56]`` as they are to be, from those drawn and those expected ``[F, 56]``."""
+        if not self.enabled:
             return drawn
-        fast = self.emphasis * expected[:, HEAD].astype(np.float64)
-        slow = drawn[:, HEAD] - fast
-        if not np.isfinite(slow).all():
+        mean = expected[:, HEAD].astype(np.float64)
+        around = drawn[:, HEAD] - mean
+        if not np.isfinite(around).all():
             return drawn
-        if self._state is None:
-            self._state = signal.lfilter_zi(*self._filter)[:, None] * slow[0]
-        slow, self._state = signal.lfilter(*self._filter, slow, axis=0, zi=self._state)
         made = drawn.copy()
-        made[:, HEAD] = fast + slow
+        made[:, HEAD] = mean + self._slow.apply(around) + self._gain * self._fast.apply(mean)
         return made
 
     def reset(self) -> None:
         """Forget the turns before."""
-        self._state = None
+        if self.enabled:
+            self._slow.state = self._fast.state = None
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """The filter's memory: none before the first turn."""
-        return {"state": np.zeros((0, 3)) if self._state is None else self._state.copy()}
+        """The filters' memory ``[ORDER + 1, 3]``: none before the first turn."""
+        if not self.enabled or self._slow.state is None or self._fast.state is None:
+            return {"state": np.zeros((0, 3))}
+        return {"state": np.concatenate([self._slow.state, self._fast.state])}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on where :meth:`state_dict` was taken.
 
         :raises ValueError: when it is not of a crossover.
         """
+        self.reset()
         values = np.asarray(state["state"], dtype=np.float64)
-        self._state = values.reshape(POLES, 3).copy() if values.size else None
+        if not values.size:
+            return
+        values = values.reshape(ORDER + 1, 3)
+        if self.enabled:
+            self._slow.state, self._fast.state = values[:ORDER].copy(), values[ORDER:].copy()
+
+
+class _Filter:
+    """A Butterworth filter that begins as if its first input had always been there."""
+
+    def __init__(self, order: int, hertz: float, rate: float, kind: Literal["low", "high"]) -> None:
+        self.b, self.a = signal.butter(order, hertz, kind, fs=rate)
+        self.state: _Values | None = None
+
+    def apply(self, values: _Values) -> _Values:
+        if self.state is None:
+            self.state = signal.lfilter_zi(self.b, self.a)[:, None] * values[0]
+        made, self.state = signal.lfilter(self.b, self.a, values, axis=0, zi=self.state)
+        return np.asarray(made)
