@@ -136,8 +136,15 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         specs.append(recorder(options.record, options.namespace, file, use_sim_time=ticking or _foreign_clock(options)))
     if options.sim == "builtin":
         # In lock-step the clock leaps a turn ahead while a trajectory is still on its way, on a busy machine several.
-        lag = 6 * TURN if paced and options.speed == 0.0 else None
-        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot, lag=lag)
+        lock_step = paced and options.speed == 0.0
+        add(
+            "head_simulator",
+            ["joint_trajectory"],
+            ["joint_states"],
+            robot=options.robot,
+            lag=2.5 * TURN if lock_step else None,
+            patience=60 * TURN if lock_step else None,
+        )
     add(
         "audio_sink",
         ["agent/audio", "stream_info"],
