@@ -37,11 +37,6 @@ class SimTime:
             for _ in range(TURNS):
                 self.bench.executor.spin_once(timeout_sec=0.0)
 
-    def leap(self, seconds: float) -> None:
-        """Set the clock ahead at once, without waiting for the node."""
-        self.now += round(seconds * 1e9)
-        self._publisher.publish(Clock(clock=to_stamp(self.now)))
-
     def until(self, holds: Callable[[], Any], seconds: float = 10.0) -> Any:
         """Let time pass until something holds; fails when it does not within so many simulated seconds."""
         end = self.now + round(seconds * 1e9)

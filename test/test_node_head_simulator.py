@@ -83,33 +83,6 @@ def test_behind_the_clock_a_trajectory_begins_at_its_stamp(bench):
     assert np.abs(np.diff(yaw)).max() < 0.05
 
 
-def test_a_patient_head_waits_for_the_next_trajectory(bench):
-    """However far the clock has run on: what comes late is not made up for by a leap."""
-    scene = Scene(bench, lag=0.5, patience=30.0)
-    bench.until(lambda: scene.states)
-    first = scene.time.now
-    scene.tell(scene.trajectory, trajectory_message(first, ["neck_yaw"], [0.2], [[0.1]], [[0.0]]))
-    scene.time.leap(10.0)
-    bench.until(lambda: scene.node.now_ns() >= scene.time.now)
-    scene.node._tick()
-    assert first - 10_000_000 < scene.node._time_ns <= first
-    second = first + 1_000_000_000  # by its stamp; by the clock it comes nine seconds late
-    scene.tell(scene.trajectory, trajectory_message(second, ["neck_yaw"], [0.5], [[0.6]], [[0.0]]))
-    scene.node._tick()
-    bench.until(lambda: scene.states and to_ns(scene.states[-1].header.stamp) > second - 20_000_000)
-    stamps = np.array([to_ns(m.header.stamp) for m in scene.states])
-    yaw = np.array([m.position[list(m.name).index("neck_yaw")] for m in scene.states])
-    assert stamps[-1] <= second
-    assert yaw[-1] == pytest.approx(0.1, abs=1e-3)
-    scene.time.leap(24.0)  # patience ends
-    bench.until(lambda: scene.node.now_ns() >= scene.time.now)
-    scene.node._tick()
-    bench.until(lambda: to_ns(scene.states[-1].header.stamp) > second + 2_000_000_000)
-    yaw = np.array([m.position[list(m.name).index("neck_yaw")] for m in scene.states])
-    assert yaw[-1] == pytest.approx(0.6, abs=1e-3)
-    assert np.abs(np.diff(yaw)).max() < 0.05
-
-
 def test_it_refuses_what_a_controller_refuses(bench):
     scene = Scene(bench)
     past = scene.time.now - 5_000_000_000

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from rosgraph_msgs.msg import Clock
+from trajectory_msgs.msg import JointTrajectory
 
 from timar_ros.errors import UserError
 from timar_ros.live.devices import find_device
@@ -50,7 +51,12 @@ class AudioSource(ManagedNode):
         Parameter("agent_lead", 0.0, "how long ahead of its time the agent's audio is published [s]", 0.0, 10.0),
         Parameter("start_delay", 0.5, "wait so long after activation before the first sample [s]", 0.0, 60.0),
         Parameter("turns_ahead", 1, "at speed 0: turns played beyond the last acknowledged one", 0, 100),
-        Parameter("acknowledged_by", "motion", "at speed 0: what acknowledges a turn", choices=("motion", "turns")),
+        Parameter(
+            "acknowledged_by",
+            "motion",
+            "at speed 0: what acknowledges a turn; trajectory: its motion and then a trajectory of it",
+            choices=("motion", "turns", "trajectory"),
+        ),
         Parameter("acknowledge_timeout", 60.0, "at speed 0: go on unacknowledged after so long [s]", 0.1, 3600.0),
     )  # fmt: skip
 
@@ -82,12 +88,16 @@ class AudioSource(ManagedNode):
         self._ticks = self.publish_on(Clock, "/clock", qos.commands()) if self.value("publish_clock") else None
         if self._speed == 0.0:
             self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
-            if self.value("acknowledged_by") == "motion":
+            if self.value("acknowledged_by") == "turns":
+                self.subscribe(Turn, "turns", lambda m: self._acknowledge(m.number), qos.turns(), optional=True)
+            else:
                 self.subscribe(
                     FlameMotion, "agent/motion", lambda m: self._acknowledge(m.turn), qos.motion(), optional=True
                 )
-            else:
-                self.subscribe(Turn, "turns", lambda m: self._acknowledge(m.number), qos.turns(), optional=True)
+            if self.value("acknowledged_by") == "trajectory":
+                self.subscribe(
+                    JointTrajectory, "joint_trajectory", self._take_trajectory, qos.commands(), optional=True
+                )
 
     def activate(self) -> None:
         """Start to play, or to listen."""
@@ -135,7 +145,11 @@ class AudioSource(ManagedNode):
 
     def _acknowledge(self, number: int) -> None:
         if self._playing is not None:
-            self._playing.note_answer(number)
+            self._playing.note_answer(number, to_be_followed=self.value("acknowledged_by") == "trajectory")
+
+    def _take_trajectory(self, message: JointTrajectory) -> None:  # noqa: ARG002 (that it came is what matters)
+        if self._playing is not None:
+            self._playing.note_trajectory()
 
     def _play(self, playing: Playing) -> None:
         while not playing.stopped and any(p.get_subscription_count() == 0 for p in self._audio.values()):

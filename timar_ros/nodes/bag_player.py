@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rosgraph_msgs.msg import Clock
+from trajectory_msgs.msg import JointTrajectory
 
 from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs, read_mapping
 from timar_ros.data.bags import BagReader
@@ -44,6 +45,12 @@ class BagPlayer(ManagedNode):
         Parameter("rate", 1.0, "pace: 1 is real time, 0 as fast as turns are answered", 0.0, 1000.0),
         Parameter("start_delay", 0.5, "wait so long after activation before the first message [s]", 0.0, 60.0),
         Parameter("turns_ahead", 1, "turns played beyond the last one answered by agent/motion, at most", 0, 100),
+        Parameter(
+            "answered_by",
+            "motion",
+            "what answers a turn; trajectory: its motion and then a trajectory of it",
+            choices=("motion", "trajectory"),
+        ),
         Parameter("answer_timeout", 60.0, "no longer wait for answers after so long without one [s]", 0.1, 3600.0),
     )
 
@@ -79,6 +86,8 @@ class BagPlayer(ManagedNode):
         self._ticks = self.publish_on(Clock, "/clock", qos.commands())
         self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
         self.subscribe(FlameMotion, "agent/motion", self._answered, qos.motion(), optional=True)
+        if self.value("answered_by") == "trajectory":
+            self.subscribe(JointTrajectory, "joint_trajectory", self._take_trajectory, qos.commands(), optional=True)
 
     def activate(self) -> None:
         """Start to play."""
@@ -105,7 +114,11 @@ class BagPlayer(ManagedNode):
 
     def _answered(self, message: FlameMotion) -> None:
         if self._playing is not None:
-            self._playing.note_answer(message.turn)
+            self._playing.note_answer(message.turn, to_be_followed=self.value("answered_by") == "trajectory")
+
+    def _take_trajectory(self, message: JointTrajectory) -> None:  # noqa: ARG002 (that it came is what matters)
+        if self._playing is not None:
+            self._playing.note_trajectory()
 
     def _play(self, playing: Playing) -> None:
         while not playing.stopped and all(p.get_subscription_count() == 0 for p in self._audio.values()):

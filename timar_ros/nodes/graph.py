@@ -135,16 +135,9 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     if options.record:
         specs.append(recorder(options.record, options.namespace, file, use_sim_time=ticking or _foreign_clock(options)))
     if options.sim == "builtin":
-        # In lock-step the clock leaps a turn ahead while a trajectory is still on its way, on a busy machine several.
-        lock_step = paced and options.speed == 0.0
-        add(
-            "head_simulator",
-            ["joint_trajectory"],
-            ["joint_states"],
-            robot=options.robot,
-            lag=2.5 * TURN if lock_step else None,
-            patience=60 * TURN if lock_step else None,
-        )
+        # In lock-step the clock leaps a turn ahead while a trajectory is still on its way.
+        lag = 2.5 * TURN if paced and options.speed == 0.0 else None
+        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot, lag=lag)
     add(
         "audio_sink",
         ["agent/audio", "stream_info"],
@@ -258,13 +251,24 @@ def _command_remapping(options: GraphOptions) -> dict[str, str]:
     return {own: wanted} if wanted and wanted != own else {}
 
 
+def _simulates_trajectories(options: GraphOptions) -> bool:
+    """Whether the built-in simulator is sent trajectories, which must not come later than its clock."""
+    return (
+        options.sim == "builtin"
+        and not _command_remapping(options)
+        and load_profile(options.robot).output == "trajectory"
+    )
+
+
 def _source_executable(options: GraphOptions) -> str | None:
     return {"recording": "audio_source", "microphone": "audio_source", "bag": "bag_player"}.get(options.source)
 
 
 def _source_wiring(options: GraphOptions) -> tuple[list[str], list[str]]:
-    # At speed 0 the source waits for each turn's motion.
+    # At speed 0 the source waits for each turn's motion, and for what moves a simulated robot.
     inputs = ["agent/motion", "stream_info"] if options.speed == 0.0 else []
+    if inputs and _simulates_trajectories(options):
+        inputs.append("joint_trajectory")
     outputs = ["user/audio"] if options.source == "microphone" else ["user/audio", "agent/audio"]
     if options.source == "bag" or options.user_motion:
         outputs.append("user/motion")
@@ -272,8 +276,9 @@ def _source_wiring(options: GraphOptions) -> tuple[list[str], list[str]]:
 
 
 def _source_parameters(options: GraphOptions) -> dict[str, Any]:
+    followed = "trajectory" if options.speed == 0.0 and _simulates_trajectories(options) else None
     if options.source == "bag":
-        return {"path": options.bag, "rate": options.speed}
+        return {"path": options.bag, "rate": options.speed, "answered_by": followed}
     if options.source == "microphone":
         return {"device": options.microphone, "chunk": FINE}
     ahead = options.mode == "anticipatory"
@@ -283,6 +288,7 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         "agent": options.agent or None,
         "user_motion": options.user_motion or None,
         "speed": options.speed,
+        "acknowledged_by": followed,
         "publish_clock": _source_ticks(options),
         "chunk": FINE if _source_ticks(options) else None,  # the clock's step, too
         # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.

@@ -53,14 +53,6 @@ class HeadSimulator(ManagedNode):
             0.0,
             60.0,
         ),
-        Parameter(
-            "patience",
-            0.0,
-            "how much further behind the clock the head stays, once trajectories have come, until the next one does: "
-            "a busy machine may hold it up for any number of turns of a clock that does not wait [s]",
-            0.0,
-            600.0,
-        ),
         Parameter("seed", 0, "what the noise comes from", 0),
         Parameter("film", "", "MP4 file of the moving head; empty: none"),
         Parameter("picture", "", "PNG file of the head, written when it is deactivated; empty: none"),
@@ -105,8 +97,6 @@ class HeadSimulator(ManagedNode):
         self._waiting: deque[tuple[int, JointState]] = deque()
         self._queued: deque[JointTrajectory] = deque()
         self._lag_ns = round(self.value("lag") * 1e9)
-        self._patience_ns = round(self.value("patience") * 1e9)
-        self._known_ns: int | None = None  # begin of the newest trajectory: what is wanted is known up to here
         self._next_picture_ns = 0
         self._film: Film | None = None
         width, height = self.value("width") // 2 * 2, self.value("height") // 2 * 2
@@ -148,9 +138,7 @@ class HeadSimulator(ManagedNode):
 
     def _take_trajectory(self, message: JointTrajectory) -> None:
         # A controller replaces its trajectory at once; behind the clock, "at once" is when the stamp's time has come.
-        stamp = to_ns(message.header.stamp)
-        self._known_ns = stamp if self._known_ns is None else max(self._known_ns, stamp)
-        if self._lag_ns and stamp > self._time_ns:
+        if self._lag_ns and to_ns(message.header.stamp) > self._time_ns:
             self._queued.append(message)
         else:
             self._follow(message)
@@ -198,18 +186,14 @@ class HeadSimulator(ManagedNode):
         now = self.now_ns()
         if now <= 0:
             return
-        if not -self._lag_ns <= now - self._time_ns <= MAX_BACKLOG_NS + self._lag_ns + self._patience_ns:
+        if not -self._lag_ns <= now - self._time_ns <= MAX_BACKLOG_NS + self._lag_ns:
             self._controller.reset(self._head.read().position)
             self._time_ns = now - self._period_ns
             self._next_picture_ns = now
             self._waiting.clear()
             self._queued.clear()
-            self._known_ns = None
             self._live(now)  # once without lag: where the head is must be known at the start
-        until = now - self._lag_ns
-        if self._patience_ns and self._known_ns is not None:
-            until = min(until, max(self._known_ns, until - self._patience_ns))
-        self._live(until)
+        self._live(now - self._lag_ns)
         self._tell(now)
 
     def _live(self, until: int) -> None:

@@ -9,6 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 
+GRACE = 2.0
+"""How long a trajectory is waited for after its motion has come [s]: not every motion gets one."""
+
 
 class Pacer:
     """Calls a function at a fixed rate from a thread of its own, until it is stopped.
@@ -53,20 +56,45 @@ class Playing:
         self.answered = 0
         """How many turns are answered: one more than the highest number that was."""
         self.stopped = False
+        self._followed = False  # whether there ever was a trajectory
+        self._owed, self._owed_since = 0, 0.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=play, args=(self,), name=name, daemon=True)
         self._thread.start()
 
-    def note_answer(self, number: int) -> None:
-        """Turn ``number`` is answered; from any thread."""
+    def note_answer(self, number: int, to_be_followed: bool = False) -> None:
+        """Turn ``number`` is answered; from any thread.
+
+        :param to_be_followed: count it only with the next :meth:`note_trajectory`, or after :data:`GRACE`. Before the
+            first trajectory it counts at once: the robot may not have begun to move.
+        """
         with self._changed:
-            self.answered = max(self.answered, number + 1)
+            if to_be_followed and self._followed:
+                self._owed, self._owed_since = max(self._owed, number + 1), time.monotonic()
+            else:
+                self.answered = max(self.answered, number + 1)
+            self._changed.notify_all()
+
+    def note_trajectory(self) -> None:
+        """The robot was told to move; from any thread."""
+        with self._changed:
+            self._followed = True
+            self.answered = max(self.answered, self._owed)
             self._changed.notify_all()
 
     def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
         """Until ``holds`` (looked at with each answer) or it is stopped; False when neither came in time."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: self.stopped or holds(), timeout)
+            while not (self.stopped or holds()):
+                now = time.monotonic()
+                if now >= deadline:
+                    return False
+                if self._owed > self.answered and now - self._owed_since >= GRACE:
+                    self.answered = self._owed
+                else:
+                    self._changed.wait(min(deadline - now, GRACE / 10))
+            return True
 
     def sleep(self, seconds: float) -> bool:
         """Wait; whether it was stopped."""
