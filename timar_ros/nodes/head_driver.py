@@ -84,6 +84,7 @@ class HeadDriver:
                 return
             self._early.append(wanted)
             if self.retargeter is not None:
+                self._send_due(self.retargeter, now)
                 self._push(now)
 
     def _push(self, now: int) -> None:
@@ -130,6 +131,7 @@ class HeadDriver:
         with self._lock:
             self.enabled = enabled
             if self.retargeter is not None:
+                self._send_due(self.retargeter, now)
                 self.retargeter.enable(enabled)
                 self._send_trajectory(now, now + HORIZON_NS)
 
@@ -138,6 +140,8 @@ class HeadDriver:
         with self._lock:
             changed, self.gaze = active != self.gaze, active
             if self.retargeter is not None:
+                if changed:
+                    self._send_due(self.retargeter, now)
                 self.retargeter.set_gaze(active, pose)
                 if changed:
                     self._send_trajectory(now, now + HORIZON_NS)
@@ -152,6 +156,7 @@ class HeadDriver:
         """Ease to neutral from now on; with a trajectory controller that is one last trajectory."""
         with self._lock:
             if self.retargeter is not None:
+                self._send_due(self.retargeter, now)
                 self.retargeter.ease_out()
                 self._send_trajectory(now, now + round((self._options.ease + 0.5) * 1e9))
 
@@ -175,6 +180,9 @@ class HeadDriver:
                 self._renew(self.retargeter, now)
 
     def _send_due(self, retargeter: Retargeter, now: int) -> None:
+        """Send what is due by now. Before anything new is heard, too: a tick may be overdue, and what is new does not
+        reach into the past, where no trajectory could follow it.
+        """
         if self._made_ns <= now:
             certain = (retargeter.end_ns or 0) - round(retargeter.lookahead * 1e9)
             self._made_ns = max(now + LEAST_BATCH_NS, min(now + LARGEST_BATCH_NS, certain))
