@@ -131,6 +131,19 @@ def test_more_processes_give_the_same(data: Path, model: str, tmp_path: Path) ->
         assert np.allclose(np.load(file), np.load(two / file.name), atol=1e-4)
 
 
+def test_every_conversation_has_noise_of_its_own(data: Path, model: str, tmp_path: Path) -> None:
+    copies = tmp_path / "data/test"
+    copies.mkdir(parents=True)
+    for file in (data / "test").glob("a_*"):
+        for name in ("a", "c"):
+            shutil.copy(file, copies / file.name.replace("a_", f"{name}_", 1))
+    recipe = make_recipe(model, tmp_path / "data", "test", context_seconds=1.0, seed=0)
+    made, again = predict(recipe, tmp_path / "one"), predict(recipe, tmp_path / "two", limit=3)
+    for file in again.glob("*.npy"):
+        np.testing.assert_array_equal(np.load(file), np.load(made / file.name))
+    assert not np.allclose(np.load(made / "a_speaker1.npy"), np.load(made / "c_speaker1.npy"), atol=1e-3)
+
+
 def test_recipes_are_not_mixed(data: Path, model: str) -> None:
     keys = {
         make_recipe(model, data, split, context_seconds=seconds).key

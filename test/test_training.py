@@ -22,6 +22,7 @@ import yaml
 from timar_ros.cli.main import main
 from timar_ros.errors import UserError
 from timar_ros.model import TimarConfig, create_timar, load_timar
+from timar_ros.model import tokens as layout
 from timar_ros.training.alignment import align, positions
 from timar_ros.training.augment import augment
 from timar_ros.training.build import build_model
@@ -280,6 +281,23 @@ class TestStart:
         own, back = [lags[i] for i in range(len(lags)) if i % 4 < 2], [lags[i] for i in range(len(lags)) if i % 4 > 1]
         assert max(own) <= 1
         assert back == pytest.approx([25 * (i + 1) / len(back) for i in range(len(back))], abs=2)
+
+    def test_an_encoder_decoder_hears_from_the_start_as_well(self) -> None:
+        heard = {}
+        for encoder_only in (True, False):
+            model = create_timar(replace(TimarConfig.of_size("mini"), encoder_only=encoder_only), seed=0)
+            align(model)
+            generator = torch.Generator().manual_seed(0)
+            blocks = [torch.randn((4, 2, 25, model.config.token_width), generator=generator) for _ in range(4)]
+            masked = layout.expand_agent_mask(torch.ones((4, 50), dtype=torch.bool), 25)
+            made = []
+            for _ in range(2):
+                made.append(model.condition(model.assemble(*blocks).flatten(1, 2), masked).unflatten(1, (2, -1)))
+                blocks[2][:, 1, 10] = torch.randn(blocks[2][:, 1, 10].shape, generator=generator)
+            change = (made[1] - made[0])[:, 1, layout.agent_motion_slice(25)].square().mean((0, 2)).sqrt()
+            assert change[10] > 2 * change[:8].mean()
+            heard[encoder_only] = change[10].item()
+        assert heard[False] > 0.5 * heard[True]
 
     def test_filterbank_start_and_fit(self) -> None:
         torch.manual_seed(0)

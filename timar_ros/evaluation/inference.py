@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +25,9 @@ from timar_ros.streaming.pipeline import PipelineOptions
 
 Array = NDArray[np.float32]
 NAIVE = ("mean-pose", "random-clip")
+# What predictions are made of besides the recipe; raised when that changes, so that older ones are not taken up again.
+# 2: every conversation has noise of its own.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Recipe:
     @property
     def key(self) -> str:
         """A short name of the recipe, fit for a folder."""
-        described = asdict(self)
+        described = asdict(self) | {"version": VERSION}
         del described["device"]
         if self.dtype == "float32":
             del described["dtype"]
@@ -181,9 +184,7 @@ def _cached_predictor(described: str) -> Predictor:
         def naive(clip: Clip) -> Array:
             if mean is not None:
                 return mean.generate(clip.frames)
-            # By name, so that a prediction does not depend on what was predicted before.
-            seed = int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16) + int(recipe.options["seed"])
-            return RandomClip(training, seed).generate(clip.frames)
+            return RandomClip(training, _seed(clip, recipe.options["seed"])).generate(clip.frames)
 
         return naive
     if _is_dualtalk(recipe.model):
@@ -193,9 +194,19 @@ def _cached_predictor(described: str) -> Predictor:
 
     def timar(clip: Clip) -> Array:
         item = folder.load(clip)
-        return generate(model, options, item["user_speech"], item["agent_speech"], item["user_motion"])
+        own = options if options.seed is None else replace(options, seed=_seed(clip, options.seed))
+        return generate(model, own, item["user_speech"], item["agent_speech"], item["user_motion"])
 
     return timar
+
+
+def _seed(clip: Clip, seed: int) -> int:
+    """A conversation's own, by its name: what was predicted before changes nothing, and chance averages out.
+
+    With one seed for all, slow noise turns all heads the same way at the same time, and means over conversations are
+    those of a single draw.
+    """
+    return int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16) + seed
 
 
 class _DualTalkPredictor:

@@ -22,6 +22,9 @@ from timar_ros.model.attention import Block
 TIME_SIZE, BLOCK_SIZE = 4.0, 1.0
 # How many frames back heads look at most: what listeners do follows what they heard within a second.
 LOOK_BACK = 25.0
+# An encoder-decoder meets positions twice, the second time beside what it heard: with the same sizes a frame of speech
+# moves the conditioning of its own frame ten times less than without a decoder, and is not listened to.
+DECODER_SIZE, CONTENT_GAIN = 0.25, 4.0
 # How much keys outweigh queries: attention scores at the start reach several units for tokens of the same time.
 KEY_GAIN = 4.0
 
@@ -92,6 +95,10 @@ def align(model: Timar, seed: int = 0) -> None:
             for head in range(block.attn.heads - block.attn.heads // 2, block.attn.heads):
                 # A key of the time before, turned to now, is what the query looks for.
                 key[head, :, :timed] @= _rotation(next(lags), periods)
+    if not config.encoder_only:
+        nn.init.eye_(model.decoder_embed.weight)
+        model.decoder_pos_embed_learned.mul_(DECODER_SIZE)
+        model.z_proj.weight.mul_(CONTENT_GAIN)
 
 
 def _lags(count: int) -> list[float]:
