@@ -84,7 +84,7 @@ class HeadDriver:
                 return
             self._early.append(wanted)
             if self.retargeter is not None:
-                self._send_due(self.retargeter, now)
+                self._catch_up(self.retargeter, now)
                 self._push(now)
 
     def _push(self, now: int) -> None:
@@ -131,7 +131,7 @@ class HeadDriver:
         with self._lock:
             self.enabled = enabled
             if self.retargeter is not None:
-                self._send_due(self.retargeter, now)
+                self._catch_up(self.retargeter, now)
                 self.retargeter.enable(enabled)
                 self._send_trajectory(now, now + HORIZON_NS)
 
@@ -141,7 +141,7 @@ class HeadDriver:
             changed, self.gaze = active != self.gaze, active
             if self.retargeter is not None:
                 if changed:
-                    self._send_due(self.retargeter, now)
+                    self._catch_up(self.retargeter, now)
                 self.retargeter.set_gaze(active, pose)
                 if changed:
                     self._send_trajectory(now, now + HORIZON_NS)
@@ -156,7 +156,7 @@ class HeadDriver:
         """Ease to neutral from now on; with a trajectory controller that is one last trajectory."""
         with self._lock:
             if self.retargeter is not None:
-                self._send_due(self.retargeter, now)
+                self._catch_up(self.retargeter, now)
                 self.retargeter.ease_out()
                 self._send_trajectory(now, now + round((self._options.ease + 0.5) * 1e9))
 
@@ -180,14 +180,26 @@ class HeadDriver:
                 self._renew(self.retargeter, now)
 
     def _send_due(self, retargeter: Retargeter, now: int) -> None:
-        """Send what is due by now. Before anything new is heard, too: a tick may be overdue, and what is new does not
-        reach into the past, where no trajectory could follow it.
-        """
+        """Send what is due by now, and work commands out ahead."""
         if self._made_ns <= now:
             certain = (retargeter.end_ns or 0) - round(retargeter.lookahead * 1e9)
-            self._made_ns = max(now + LEAST_BATCH_NS, min(now + LARGEST_BATCH_NS, certain))
-            self._due = JointMotion.join([*self._ahead(), retargeter.advance(self._made_ns)])
-            self._next = 0
+            self._make(retargeter, max(now + LEAST_BATCH_NS, min(now + LARGEST_BATCH_NS, certain)))
+        self._send(now)
+
+    def _catch_up(self, retargeter: Retargeter, now: int) -> None:
+        """Send what is due by now, before anything new is heard: a tick may be overdue, and what is new does not reach
+        into the past, where no trajectory could follow it.
+        """
+        if self._made_ns < now:
+            self._make(retargeter, now)
+        self._send(now)
+
+    def _make(self, retargeter: Retargeter, until: int) -> None:
+        self._made_ns = until
+        self._due = JointMotion.join([*self._ahead(), retargeter.advance(until)])
+        self._next = 0
+
+    def _send(self, now: int) -> None:
         if self._due is None:
             return
         times = self._due.time_ns
