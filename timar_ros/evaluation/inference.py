@@ -206,7 +206,7 @@ def _seed(clip: Clip, seed: int) -> int:
     With one seed for all, slow noise turns all heads the same way at the same time, and means over conversations are
     those of a single draw.
     """
-    return int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16) + seed
+    return (int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16) + seed) % 2**63
 
 
 class _DualTalkPredictor:
