@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seams", action="store_true", help="join turns smoothly, as live (the paper does not)")
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (a launcher's process its own GPU)")
     how.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
-    how.add_argument("--seed", type=int, default=0, help="of the sampling noise")
+    how.add_argument("--seed", type=int, default=0, help="of the sampling noise, with each conversation's name")
     out = parser.add_argument_group("work and output")
     out.add_argument("--out", default="runs/evaluation", help="predictions and scores are kept here and taken up again")
     out.add_argument("--limit", type=int, help="only so many conversations and roles, evenly chosen")

@@ -21,7 +21,7 @@ from timar_ros.data.dualtalk import Clip, DualTalkFolder
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError, require
 from timar_ros.launched import process_count, process_index
-from timar_ros.streaming.pipeline import PipelineOptions
+from timar_ros.streaming.pipeline import LARGEST_SEED, PipelineOptions
 
 Array = NDArray[np.float32]
 NAIVE = ("mean-pose", "random-clip")
@@ -194,7 +194,7 @@ def _cached_predictor(described: str) -> Predictor:
 
     def timar(clip: Clip) -> Array:
         item = folder.load(clip)
-        own = options if options.seed is None else replace(options, seed=_seed(clip, options.seed))
+        own = replace(options, seed=_seed(clip, options.seed))
         return generate(model, own, item["user_speech"], item["agent_speech"], item["user_motion"])
 
     return timar
@@ -206,7 +206,7 @@ def _seed(clip: Clip, seed: int) -> int:
     With one seed for all, slow noise turns all heads the same way at the same time, and means over conversations are
     those of a single draw.
     """
-    return (int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16) + seed) % 2**63
+    return (int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16) + seed) % (LARGEST_SEED + 1)
 
 
 class _DualTalkPredictor:
