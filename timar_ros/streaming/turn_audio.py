@@ -35,6 +35,7 @@ class AudioStream:
         self.drift = 0.0  # smoothed difference of stamps and indices [ns]
         self.end: int | None = None  # index after the last sample, once the source said so
         self.samples = SampleBuffer()
+        self.ahead = False  # its first chunk came ahead of its time
         self.dropped = False  # the rest of it is not wanted
         self.start = 0  # conversation time [ns] of its first chunk; orders the streams
         self.strays = 0  # stamps in a row that disagree with the index

@@ -31,6 +31,8 @@ class TurnInput:
     """[F, 56] in TIMAR order, NaN where not tracked; None: nothing was tracked in this turn."""
     planned: bool = False
     """The turn begins now and only agent_speech is known (anticipatory mode)."""
+    agent_ahead: Speech | None = None
+    """Rolling mode: the agent's speech right after the hop, in [-1, 1]; None: it is not known ahead of its time."""
     lost_user: int = 0
     """Samples of a running user stream that never came."""
     lost_agent: int = 0

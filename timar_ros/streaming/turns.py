@@ -52,7 +52,8 @@ class TurnBuilder:
     input raises: what cannot be used is refused with a reason and counted in ``counters``.
 
     :param turn_seconds: length of a turn [s], a whole number of motion frames.
-    :param mode: "reactive", or "anticipatory": each turn is also given when it begins, with the agent's speech alone.
+    :param mode: "reactive"; "anticipatory": each turn is also given when it begins, with the agent's speech alone;
+        "rolling": a turn here is a hop, and it holds ``agent_ahead`` where the agent's speech comes ahead of its time.
     :param max_lateness: how long after its end [s] a turn waits for what has not come.
     :param tracker_timeout: user motion is bridged and held for this long [s], then it counts as not tracked.
     :param max_ahead: input further in the future than this [s] is dropped; bounds the memory.
@@ -62,12 +63,15 @@ class TurnBuilder:
     :param planning_lead: anticipatory: how long before its start [s] a turn is planned, the agent's speech for it being
         complete: time to compute. Up to then the user is heard: a turn holds the user's side of so much earlier.
     :param first_number: number of the first turn.
+    :param look_ahead: rolling: how much of the agent's speech after a hop is given [s]. A stream of the agent whose
+        first chunk comes so long before its stamp is ahead, to its end; any other stream is heard late.
+    :param voice_delay: rolling: how late the agent's voice is heard [s] when its stream is not ahead.
     """
 
     def __init__(
         self,
         turn_seconds: float = 1.0,
-        mode: Literal["reactive", "anticipatory"] = "reactive",
+        mode: Literal["reactive", "anticipatory", "rolling"] = "reactive",
         *,
         max_lateness: float = 0.05,
         tracker_timeout: float = 0.25,
@@ -76,20 +80,24 @@ class TurnBuilder:
         agent_ahead: bool | None = None,
         planning_lead: float = 0.0,
         first_number: int = 0,
+        look_ahead: float = 0.4,
+        voice_delay: float = 0.32,
     ) -> None:
         frames = turn_seconds * MOTION_RATE
         if frames < 1 or abs(frames - round(frames)) > 1e-6:
             raise ValueError(
                 f"turn_seconds is {turn_seconds}; it must be a whole number of frames of {1 / MOTION_RATE} s"
             )
-        if mode not in ("reactive", "anticipatory"):
-            raise ValueError(f"mode is '{mode}'; it must be 'reactive' or 'anticipatory'")
+        if mode not in ("reactive", "anticipatory", "rolling"):
+            raise ValueError(f"mode is '{mode}'; it must be 'reactive', 'anticipatory' or 'rolling'")
         for name, value in (
             ("max_lateness", max_lateness),
             ("tracker_timeout", tracker_timeout),
             ("max_ahead", max_ahead),
             ("max_pause", max_pause),
             ("planning_lead", planning_lead),
+            ("look_ahead", look_ahead),
+            ("voice_delay", voice_delay),
         ):
             if not 0.0 <= value <= 3600.0:
                 raise ValueError(f"{name} is {value} s; it must lie between 0 and 3600")
@@ -99,7 +107,11 @@ class TurnBuilder:
         self._samples = self._frames * round(MODEL_RATE / MOTION_RATE)
         self._length = self._frames * FRAME
         self._planning = mode == "anticipatory"
-        self._agent_ahead = self._planning if agent_ahead is None else agent_ahead
+        # In rolling mode the stamps of each stream tell whether it is ahead, so the agent's never show the time.
+        self._rolling = mode == "rolling"
+        self._agent_ahead = self._rolling or (self._planning if agent_ahead is None else agent_ahead)
+        self._look = round(look_ahead * NS)
+        self._voice_delay = round(voice_delay * NS)
         self._lateness = round(max_lateness * NS)
         self._max_ahead = round(max_ahead * NS)
         self._max_pause = round(max_pause * NS)
@@ -372,6 +384,7 @@ class TurnBuilder:
 
     def _open(self, track: AudioTrack, stamp: int, index: int, rate: int, stream_id: int, time: int) -> AudioStream:
         stream = AudioStream(stream_id, rate, base=time - index * NS // rate, clock=stamp - time)
+        stream.ahead = self._present is not None and time - self._present >= self._look
         track.begin(stream, time)
         self.counters.streams += 1
         return stream
@@ -472,8 +485,24 @@ class TurnBuilder:
         track = self._tracks["agent"]
         if not self._agent_ahead:
             return track.ready(start, end, self._present - self._lateness)
+        if self._rolling and self._voice_ahead(end):
+            newest = track.newest
+            if newest is not None and newest.ahead and newest.time_of(newest.samples.end) <= self._present:
+                return True  # it ran dry: what comes now is too late to be said at its time
+            end += self._look
         # What comes so early has long been put in order: an utterance begins where its first chunk does.
         return not track.streams or track.ready(start, end, settled=LARGEST_STAMP)
+
+    def _voice_ahead(self, end: int) -> bool:
+        """Rolling: whether what the agent says after this time [ns] is known: its speech is ahead, or it is silent."""
+        for stream in self._tracks["agent"].streams:
+            if stream.samples.begin is None or stream.ahead or stream.start >= end + self._look:
+                continue
+            over = stream.time_of(stream.samples.end if stream.end is None else stream.end)
+            lost = stream.end is None and over < end - SILENT_FOR  # a source that fell silent without a word
+            if not lost and (stream.end is None or over + self._voice_delay > end):
+                return False
+        return True
 
     def _plan_due(self, start: int) -> bool:
         assert self._present is not None
@@ -508,6 +537,10 @@ class TurnBuilder:
         user, lost_user = self._tracks["user"].render(start, self._samples)
         agent, lost_agent = self._tracks["agent"].render(start, self._samples)
         wanted = start + FRAME * np.arange(self._frames, dtype=np.int64)
+        ahead = None
+        if self._rolling and self._voice_ahead(start + self._length):
+            count = self._look * MODEL_RATE // NS
+            ahead, _ = self._tracks["agent"].render(start + self._length, count)
         self._put(
             TurnInput(
                 number=self._number,
@@ -516,6 +549,7 @@ class TurnBuilder:
                 user_speech=user,
                 agent_speech=agent,
                 user_motion=self._motion.render(wanted),
+                agent_ahead=ahead,
                 lost_user=lost_user,
                 lost_agent=lost_agent,
             )
