@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny_models import tiny_model
 
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
 from timar_ros.streaming import Conversation
 from timar_ros.streaming.noise import turn_noise
 from timar_ros.streaming.rolling import Hop, RollingBatch
-from tiny_models import tiny_model
 
 H, MARGIN, LOOK = 5, 3, 10
 FRAME = 640

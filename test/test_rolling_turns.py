@@ -21,6 +21,11 @@ Event = tuple[float, str, float, int, NDArray[np.float32], int, bool]
 """Arrival [s], speaker, stamp [s], sample index, samples, stream and whether it ends."""
 
 
+def reactive() -> TurnBuilder:
+    """What a robot that waits for complete turns has."""
+    return TurnBuilder(1.0)
+
+
 def builder(**options: float) -> TurnBuilder:
     return TurnBuilder(HOP, "rolling", look_ahead=LOOK, voice_delay=DELAY, **options)
 
@@ -47,8 +52,8 @@ def speech_chunks(
         yield said - lead + pace * index / RATE, "agent", said + index / RATE, index, part, stream, ends and last
 
 
-def build(*sources: Iterator[Event], **options: float) -> tuple[list[TurnInput], TurnBuilder]:
-    made = builder(**options)
+def build(*sources: Iterator[Event], made: TurnBuilder | None = None) -> tuple[list[TurnInput], TurnBuilder]:
+    made = builder() if made is None else made
     hops = []
     events = sorted((event for source in sources for event in source), key=lambda event: (event[0], event[3]))
     for arrival, role, stamp, index, samples, stream, end in events:
@@ -120,6 +125,24 @@ def test_each_utterance_goes_its_own_way() -> None:
     assert 3.0 < unknown[0] <= 3.0 + HOP
     assert 4.0 + DELAY - HOP <= unknown[-1] <= 4.0 + DELAY
     assert len(unknown) == pytest.approx((1.0 + DELAY) / HOP, abs=1.5)
+
+
+@pytest.mark.parametrize("chunk", [0.02, 0.2])
+@pytest.mark.parametrize("said", [0.3, 1.5])
+def test_speech_ahead_takes_nothing_of_the_partner_in_reactive_mode(chunk: float, said: float) -> None:
+    """An utterance that comes whole and early leaves the partner's sound as it is, and is said at its time."""
+    hops, made = build(user_chunks(), speech_chunks(said, 3.0, chunk, lead=0.6), made=reactive())
+    # The utterance may come before the partner's first sound: then the conversation begins with the utterance.
+    start = hops[0].stamp_ns / NS
+    counters = made.counters
+    assert counters.foreign_clocks == counters.late_chunks == counters.lost_user == counters.pauses == 0
+    heard = np.concatenate([turn.user_speech for turn in hops])
+    np.testing.assert_array_equal(heard, USER[round(start * RATE) :][: len(heard)])
+    assert len(heard) >= 7 * RATE
+    spoken = np.concatenate([turn.agent_speech for turn in hops])
+    first = round((said - start) * RATE)
+    np.testing.assert_array_equal(spoken[first : first + 48000], SPEECH[:48000])
+    assert [voice.ahead for voice in made.pop_voices()] == [True]
 
 
 def test_an_utterance_that_is_cancelled_is_forgotten() -> None:

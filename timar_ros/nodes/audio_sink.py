@@ -1,18 +1,20 @@
 """Node `audio_sink`: gives out the agent's audio when its motion is shown, to a loudspeaker and to a file.
 
-The motion for time t is shown at t + playback_delay, so the audio of time t is published then, stamped so.
+The motion for time t is shown at t + playback_delay, so the audio of time t is published then, stamped so. In rolling
+mode each stream of the agent's audio has a delay of its own, which the segmenter tells.
 """
 
 from __future__ import annotations
 
 import heapq
+import time
 from pathlib import Path
 from typing import Any
 
 from std_msgs.msg import Header
 
 from timar_ros.live.devices import find_device
-from timar_ros.msg import AudioChunk, StreamInfo
+from timar_ros.msg import AudioChunk, StreamInfo, VoiceTiming
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.loudspeaker import Loudspeaker
@@ -21,6 +23,12 @@ from timar_ros.nodes.sound_file import SoundFile
 
 MAX_HELD_NS = 30_000_000_000
 """Audio held back at most: without it a missing `stream_info` would fill the memory."""
+
+PATIENCE = 0.15
+"""How long [s] a chunk waits for its stream's delay; after that the stream is heard late, as one that is not ahead."""
+
+MOST_STREAMS = 32
+"""Streams whose delay is remembered."""
 
 
 class AudioSink(ManagedNode):
@@ -53,6 +61,10 @@ class AudioSink(ManagedNode):
         self._next_index: dict[int, int] = {}
         self._output = self.publish_on(AudioChunk, "agent/audio_out", qos.audio())
         self._cancelled_ns = 0
+        self._rolling = False
+        self._delays: dict[int, int] = {}  # of streams, rolling mode [ns]
+        self._untold: list[tuple[float, Audio]] = []  # chunks of streams without one, with their time of arrival
+        self.subscribe(VoiceTiming, "agent/voice_timing", self._take_timing, qos.commands(), optional=True)
         self.subscribe(AudioChunk, "agent/audio", self._take, qos.audio())
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         if self._delay_ns is None:
@@ -71,6 +83,7 @@ class AudioSink(ManagedNode):
     def deactivate(self) -> None:
         """Close the file; what is still held back is not for anybody's ears any more."""
         self._held.clear()
+        self._untold.clear()
         self._next_index.clear()
         if self._loudspeaker is not None:
             self._loudspeaker.close()
@@ -100,25 +113,52 @@ class AudioSink(ManagedNode):
 
     def _take_info(self, message: StreamInfo) -> None:
         self._delay_ns = round(float(message.playback_delay) * 1e9)
+        self._rolling = message.mode == "rolling"
+
+    def _take_timing(self, message: VoiceTiming) -> None:
+        """Rolling mode: how late a stream is heard; what waited for this goes on its way."""
+        self._delays.pop(message.stream_id, None)
+        self._delays[message.stream_id] = round(float(message.delay) * 1e9)
+        while len(self._delays) > MOST_STREAMS:
+            del self._delays[next(iter(self._delays))]
+        waiting, self._untold = self._untold, []
+        for arrived, chunk in waiting:
+            self._hold(chunk, arrived)
+
+    def _delay_of(self, chunk: Audio) -> int | None:
+        """How late a chunk is heard [ns]; None while nobody has told."""
+        if not self._rolling:
+            return self._delay_ns
+        return self._delays.get(chunk.stream_id)
 
     def _take(self, message: AudioChunk) -> None:
         chunk = audio(message)
         if chunk.stamp_ns < self._cancelled_ns:  # on its way when the agent was interrupted
             self.statistics.count("chunks cancelled")
             return
+        self._hold(chunk, time.monotonic())
+
+    def _hold(self, chunk: Audio, arrived: float) -> None:
+        """Keep a chunk until its time."""
+        delay_ns = self._delay_of(chunk)
+        if delay_ns is None and self._rolling:
+            self._untold.append((arrived, chunk))
+            return
         self._count += 1
-        heapq.heappush(self._held, (chunk.stamp_ns, self._count, chunk))
-        while chunk.stamp_ns - self._held[0][0] > MAX_HELD_NS:
+        # One delay for all may still be unknown here; a stream's own is known, and streams then overtake each other.
+        own_ns = delay_ns or 0 if self._rolling else 0
+        heapq.heappush(self._held, (chunk.stamp_ns + own_ns, self._count, chunk))
+        while chunk.stamp_ns - self._held[0][2].stamp_ns > MAX_HELD_NS:
             heapq.heappop(self._held)
             self.statistics.count("chunks dropped")
-        if self._delay_ns is not None:
+        if delay_ns is not None:
             length_ns = round(len(chunk.samples) * 1e9 / chunk.rate)
-            overdue = self.now_ns() - (chunk.stamp_ns + self._delay_ns + length_ns)
+            overdue = self.now_ns() - (chunk.stamp_ns + delay_ns + length_ns)
             if overdue > float(self.value("late_tolerance")) * 1e9:
                 self.statistics.count("underruns")
             if self._loudspeaker is not None:
                 # All at once: the sound card's clock says when it is due, far better than a timer here could.
-                self._loudspeaker.add(chunk.stamp_ns + self._delay_ns, chunk.rate, chunk.samples.mean(axis=1))
+                self._loudspeaker.add(chunk.stamp_ns + delay_ns, chunk.rate, chunk.samples.mean(axis=1))
             self._give_out()
 
     def _cancel(self, message: Header) -> None:
@@ -126,6 +166,7 @@ class AudioSink(ManagedNode):
         self._cancelled_ns = to_ns(message.stamp)
         self.statistics.count("chunks cancelled", len(self._held))
         self._held.clear()
+        self._untold.clear()
         self._next_index.clear()
         if self._loudspeaker is not None:
             self._loudspeaker.cancel()
@@ -133,13 +174,18 @@ class AudioSink(ManagedNode):
     def _give_out(self) -> None:
         if self._delay_ns is None:
             return
+        while self._untold and time.monotonic() - self._untold[0][0] > PATIENCE:
+            # Nobody tells: no segmenter runs, or its word was lost.
+            chunk = self._untold[0][1]
+            self._take_timing(VoiceTiming(stream_id=chunk.stream_id, delay=self._delay_ns / 1e9))
         # Half a period early rather than up to a whole one late.
-        due = self.now_ns() - self._delay_ns + round(float(self.value("period")) * 5e8)
+        due = self.now_ns() + round(float(self.value("period")) * 5e8) - (0 if self._rolling else self._delay_ns)
         while self._held and self._held[0][0] <= due:
             self._send(heapq.heappop(self._held)[2])
 
     def _send(self, chunk: Audio) -> None:
-        assert self._delay_ns is not None
+        delay_ns = self._delay_of(chunk)
+        assert delay_ns is not None
         expected = self._next_index.get(chunk.stream_id, chunk.sample_index)
         lost = chunk.sample_index - expected
         if lost < 0:
@@ -149,7 +195,7 @@ class AudioSink(ManagedNode):
         self._next_index = {chunk.stream_id: chunk.sample_index + len(chunk.samples)}
         self._output.publish(
             audio_message(
-                chunk.stamp_ns + self._delay_ns,
+                chunk.stamp_ns + delay_ns,
                 chunk.sample_index,
                 chunk.rate,
                 chunk.samples if chunk.samples.shape[1] > 1 else chunk.samples[:, 0],

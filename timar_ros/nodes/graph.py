@@ -32,6 +32,7 @@ TOPICS = {
     "user/audio": "timar_ros/msg/AudioChunk",
     "agent/audio": "timar_ros/msg/AudioChunk",
     "user/motion": "timar_ros/msg/FlameMotion",
+    "agent/voice_timing": "timar_ros/msg/VoiceTiming",
     "turns": "timar_ros/msg/Turn",
     "agent/motion": "timar_ros/msg/FlameMotion",
     "agent/audio_out": "timar_ros/msg/AudioChunk",

@@ -239,6 +239,8 @@ def turn_message(turn: TurnInput, motion_rate: float) -> Turn:
     made.sample_rate = round(len(turn.agent_speech) / turn.duration)
     made.agent_speech = floats(turn.agent_speech)
     made.lost_agent_samples = int(turn.lost_agent)
+    if turn.agent_ahead is not None:
+        made.agent_ahead = floats(turn.agent_ahead)
     if turn.planned:
         return made
     if len(turn.user_speech) != len(turn.agent_speech):
@@ -273,6 +275,8 @@ def turn(message: Turn) -> TurnInput:
             )
         if not np.isfinite(np.frombuffer(getattr(message, name), np.float32)).all():
             raise MessageError(f"{name} holds values that are not finite")
+    if not np.isfinite(np.frombuffer(message.agent_ahead, np.float32)).all():
+        raise MessageError("agent_ahead holds values that are not finite")
     frames = None
     if len(message.user_motion):
         if len(message.user_motion) != count * FRAME or len(message.user_tracked) != count:
@@ -297,6 +301,7 @@ def turn(message: Turn) -> TurnInput:
         agent_speech=np.frombuffer(message.agent_speech, np.float32),
         user_motion=frames,
         planned=planned,
+        agent_ahead=np.frombuffer(message.agent_ahead, np.float32) if len(message.agent_ahead) else None,
         lost_user=message.lost_user_samples,
         lost_agent=message.lost_agent_samples,
     )

@@ -1,7 +1,8 @@
 """Quality of service by kind of stream. Each profile can be overridden by parameters ``qos_overrides.*``.
 
-Audio is reliable and deep enough for two seconds of 20 ms chunks (best effort with a depth of 5, as for sensors, loses
-audio silently). Commands are reliable because the controllers of ros2_controllers subscribe reliably.
+Audio is reliable and deep enough for a minute of 20 ms chunks: a speech synthesizer sends a whole answer at once (best
+effort with a depth of 5, as for sensors, loses audio silently). Commands are reliable because the controllers of
+ros2_controllers subscribe reliably.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
 
 
 def audio() -> QoSProfile:
-    """Audio chunks: 100 of 20 ms are 2 s."""
-    return _reliable(100)
+    """Audio chunks: 3000 of 20 ms are a minute."""
+    return _reliable(3000)
 
 
 def motion() -> QoSProfile:
-    """FLAME motion of the agent (one message a turn) and of trackers (25 a second)."""
+    """FLAME motion of the agent (one message a turn or hop) and of trackers (25 a second)."""
     return _reliable(50)
 
 
 def turns() -> QoSProfile:
-    """Turns, one a second."""
-    return _reliable(10)
+    """Turns, one a second, or hops, ten a second at most."""
+    return _reliable(100)
 
 
 def latched() -> QoSProfile:

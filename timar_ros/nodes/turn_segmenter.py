@@ -8,13 +8,14 @@ from typing import Any
 
 from std_msgs.msg import Header
 
-from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
+from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn, VoiceTiming
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
-from timar_ros.nodes.messages import audio, motion, to_ns, turn_message
+from timar_ros.nodes.messages import audio, motion, to_ns, to_stamp, turn_message
+from timar_ros.streaming import turn_types as streaming
 from timar_ros.streaming.echo import EchoGuard
 from timar_ros.streaming.resampling import MOTION_RATE
-from timar_ros.streaming.turn_types import PLANNING_LEAD
+from timar_ros.streaming.turn_types import HOP, HOP_MARGIN, LOOK_AHEAD, PLANNING_LEAD
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
 LINGER = 0.1
@@ -34,7 +35,15 @@ class TurnSegmenter(ManagedNode):
 
     PARAMETERS = (
         Parameter("turn_seconds", 1.0, "length of a turn [s]; must be the model's", 0.04, 60.0, check=_whole_frames),
-        Parameter("mode", "reactive", "anticipatory: turns also when they begin", choices=("reactive", "anticipatory")),
+        Parameter(
+            "mode",
+            "reactive",
+            "anticipatory: turns also when they begin; rolling: hops",
+            choices=("reactive", "anticipatory", "rolling"),
+        ),
+        Parameter("hop", HOP, "rolling: a turn begins so often [s]", 0.04, 1.0, check=_whole_frames),
+        Parameter("hop_margin", HOP_MARGIN, "rolling: a hop's end to its frames [s]", 0.0, 1.0, check=_whole_frames),
+        Parameter("look_ahead", LOOK_AHEAD, "rolling: speech that comes so early is ahead [s]", 0.04, 60.0),
         Parameter("max_lateness", 0.05, "a turn waits so long after its end for what has not come [s]", 0.0, 10.0),
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
@@ -64,6 +73,7 @@ class TurnSegmenter(ManagedNode):
     def configure(self) -> None:
         """Open the ways in and out."""
         self._output = self.publish_on(Turn, "turns", qos.turns())
+        self._voices = self.publish_on(VoiceTiming, "agent/voice_timing", qos.commands())
         self.subscribe(AudioChunk, "user/audio", lambda m: self._take_audio("user", m), qos.audio())
         self.subscribe(AudioChunk, "agent/audio", lambda m: self._take_audio("agent", m), qos.audio())
         self.subscribe(FlameMotion, "user/motion", self._take_motion, qos.motion(), optional=True)
@@ -74,8 +84,11 @@ class TurnSegmenter(ManagedNode):
 
     def activate(self) -> None:
         """Begin a conversation."""
+        rolling = self.value("mode") == "rolling"
+        # Rolling: how late the agent's voice is heard where it is not ahead; the playback delay otherwise.
+        self._voice_delay_ns = round((self.value("hop") + self.value("hop_margin")) * 1e9) if rolling else None
         self.builder = TurnBuilder(
-            turn_seconds=self.value("turn_seconds"),
+            turn_seconds=self.value("hop") if rolling else self.value("turn_seconds"),
             mode=self.value("mode"),
             max_lateness=self.value("max_lateness"),
             tracker_timeout=self.value("tracker_timeout"),
@@ -84,6 +97,8 @@ class TurnSegmenter(ManagedNode):
             planning_lead=self.value("planning_lead"),
             agent_ahead=self.value("agent_ahead") or self.value("mode") == "anticipatory",
             first_number=self._next_number,
+            look_ahead=self.value("look_ahead"),
+            voice_delay=self.value("hop") + self.value("hop_margin"),
         )
         self._guard = EchoGuard(self.value("echo_leak"), delay_ns=self._delay_ns, hang_seconds=self.value("echo_hang"))
         self._warned = {}
@@ -133,9 +148,22 @@ class TurnSegmenter(ManagedNode):
             ),
             role,
         )
+        for voice in self.builder.pop_voices():
+            self._tell_timing(voice)
         self._give_out(self.builder.pop())
         self._ended[role] = chunk.end
         self._finish_at = time.monotonic() + LINGER if all(self._ended.values()) else math.inf
+
+    def _tell_timing(self, voice: streaming.VoiceTiming) -> None:
+        """Whoever plays the agent's voice learns how late this stream is to be heard."""
+        if self._voice_delay_ns is None:
+            return
+        delay_ns = 0 if voice.ahead else self._voice_delay_ns
+        self._guard.delay_ns = delay_ns
+        told = VoiceTiming(stream_id=voice.stream_id & 0xFFFFFFFF, delay=delay_ns / 1e9)
+        told.header.stamp = to_stamp(voice.stamp_ns)
+        self._voices.publish(told)
+        self.statistics.count("utterances ahead" if voice.ahead else "utterances heard late")
 
     def _cancel(self, message: Header) -> None:
         """The agent was interrupted: what it has not said yet is no part of the conversation."""
@@ -175,7 +203,7 @@ class TurnSegmenter(ManagedNode):
 
     def _check_info(self, info: StreamInfo) -> None:
         self._delay_ns = round(float(info.playback_delay) * 1e9)
-        if self.phase == "active":
+        if self.phase == "active" and self._voice_delay_ns is None:
             self._guard.delay_ns = self._delay_ns
         self._disagreement = None
         for name, own, other in (

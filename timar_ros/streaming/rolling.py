@@ -71,7 +71,8 @@ class RollingBatch:
         config = model.config
         if not 1 <= hop_frames <= config.turn_frames or config.turn_frames % hop_frames:
             raise UserError(
-                f"hop = {hop_frames / config.motion_rate:g} s: must divide the model's turn of {config.turn_seconds:g} s"
+                f"hop = {hop_frames / config.motion_rate:g} s: "
+                f"must divide the model's turn of {config.turn_seconds:g} s"
             )
         if not 0 <= margin_frames <= config.turn_frames - hop_frames:
             raise UserError(
@@ -134,15 +135,10 @@ class RollingBatch:
         plans: list[Motion | None] = self.batch.plan(planned) if any(planned) else planned  # type: ignore[assignment]
         shown = slice(self.margin_frames, self.margin_frames + self.hop_frames)
         made: list[Motion | None] = []
-        for row in rows:
-            if row is None:
-                made.append(None)
-            elif (tail := stepped[row]) is not None:
-                made.append(tail[-self.hop_frames :])
-            else:
-                plan = plans[row]
-                assert plan is not None
-                made.append(plan[shown])
+        for place in rows:
+            tail = None if place is None else stepped[place]
+            plan = None if place is None else plans[place]
+            made.append(tail[-self.hop_frames :] if tail is not None else plan[shown] if plan is not None else None)
         return made
 
     @torch.inference_mode()

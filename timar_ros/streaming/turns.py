@@ -23,7 +23,7 @@ from timar_ros.streaming.turn_checks import (
     check_samples,
 )
 from timar_ros.streaming.turn_motion import MotionTrack
-from timar_ros.streaming.turn_types import TurnCounters, TurnInput
+from timar_ros.streaming.turn_types import HOP, HOP_MARGIN, LOOK_AHEAD, TurnCounters, TurnInput, VoiceTiming
 
 __all__ = ["TurnBuilder", "TurnCounters", "TurnInput"]
 
@@ -80,8 +80,8 @@ class TurnBuilder:
         agent_ahead: bool | None = None,
         planning_lead: float = 0.0,
         first_number: int = 0,
-        look_ahead: float = 0.4,
-        voice_delay: float = 0.32,
+        look_ahead: float = LOOK_AHEAD,
+        voice_delay: float = HOP + HOP_MARGIN,
     ) -> None:
         frames = turn_seconds * MOTION_RATE
         if frames < 1 or abs(frames - round(frames)) > 1e-6:
@@ -119,6 +119,7 @@ class TurnBuilder:
         self._tracks: dict[Role, AudioTrack] = {role: AudioTrack() for role in ROLES}
         self._motion = MotionTrack(round(tracker_timeout * NS), most=2000 + round(max_ahead * 120))
         self._out: list[TurnInput] = []
+        self._voices: list[VoiceTiming] = []
         self._number = first_number
         self._planned = first_number  # the next turn to be planned
         self._given: int | None = None  # where the last turn given ended
@@ -254,6 +255,11 @@ class TurnBuilder:
         out, self._out = self._out, []
         return out
 
+    def pop_voices(self) -> list[VoiceTiming]:
+        """The streams of the agent's speech that began since the last call, in order of arrival."""
+        voices, self._voices = self._voices, []
+        return voices
+
     def finish(self) -> list[TurnInput]:
         """The input is over: close all turns that hold any of it, the last one filled up with silence."""
         for track in self._tracks.values():
@@ -313,7 +319,7 @@ class TurnBuilder:
         time = stream.time_of(index)
         if self._start is None:
             self._earliest = time if self._earliest is None else min(self._earliest, time)
-        if role == "user" or not self._agent_ahead:
+        if role == "user" or not (self._agent_ahead or stream.ahead):
             self._present = time if self._present is None else max(self._present, time)
             self._fresh = time if self._fresh is None else max(self._fresh, time)
 
@@ -326,7 +332,7 @@ class TurnBuilder:
             difference = stamp - stream.clock - stream.time_of(index)
             if abs(difference) <= JUMP:
                 ahead = self._present is not None and stream.time_of(index) - self._present > self._max_pause
-                if ahead and not (role == "agent" and self._agent_ahead):
+                if ahead and not (role == "agent" and (self._agent_ahead or stream.ahead)):
                     # Nobody was heard for long: had the other speaker been, the present would have gone on.
                     return self._begin(role, track, stamp, index, rate, count, stream_id, pause=True)
                 stream.strays = 0
@@ -384,10 +390,22 @@ class TurnBuilder:
 
     def _open(self, track: AudioTrack, stamp: int, index: int, rate: int, stream_id: int, time: int) -> AudioStream:
         stream = AudioStream(stream_id, rate, base=time - index * NS // rate, clock=stamp - time)
-        stream.ahead = self._present is not None and time - self._present >= self._look
+        if track is self._tracks["agent"]:
+            stream.ahead = self._lead_of(time) >= (self._look if self._rolling else JUMP)
+            self._voices = [*self._voices[-MOST_WAITING:], VoiceTiming(stream_id, stamp, stream.ahead)]
         track.begin(stream, time)
         self.counters.streams += 1
         return stream
+
+    def _lead_of(self, time: int) -> int:
+        """How long before it is heard [ns] what begins at a conversation time has come; 0 where nothing tells."""
+        present = self._present
+        if present is None and self._now is not None:
+            # Nobody was heard yet. The clock tells, if the stamps can be of the same clock.
+            present = self._now - self._shift
+            if abs(time - present) > self._max_ahead:
+                return 0
+        return 0 if present is None else time - present
 
     def _leads(self, role: Role) -> bool:
         """Whether the turns' stamps follow this speaker's clock; a speaker fallen silent hands it to the other."""
