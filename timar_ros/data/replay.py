@@ -20,8 +20,10 @@ from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs
 from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
-from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
-from timar_ros.streaming.turn_types import PLANNING_LEAD, TurnInput
+from timar_ros.streaming.options import Mode, PipelineOptions
+from timar_ros.streaming.pipeline import Pipeline, TurnMotion
+from timar_ros.streaming.stream_info import info_of, options_from
+from timar_ros.streaming.turn_types import TurnInput
 from timar_ros.streaming.turns import TurnBuilder
 
 if TYPE_CHECKING:
@@ -52,33 +54,31 @@ class ReplayResult:
     max_abs_error: float = 0.0
 
 
-def recorded_options(bag: BagReader) -> dict[str, Any]:
-    """How the live pipeline was set, by its latched stream_info: keywords of PipelineOptions, and ``model_sha256``.
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What the latched messages of a bag say of the run that made it; empty where they say nothing."""
 
-    Empty when the bag has no stream_info.
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Keywords of PipelineOptions."""
+    model: str = ""
+    model_sha256: str = ""
+    device: str = ""
+    dtype: str = ""
+    threads: int | None = None
+
+
+def recorded_run(bag: BagReader) -> Recorded:
+    """How the live pipeline was set when the recording ended, by the bag's stream_info.
+
+    Bags of earlier versions, and bags without stream_info, leave options out; those are then at their defaults.
     """
     topic = bag.find("stream_info", TOPICS["stream_info"])
-    if topic is None:
-        return {}
-    *_, (_, _, info) = bag.messages({topic})
-    single = {name: _short(getattr(info, name)) for name in ("guidance", "temperature", "playback_delay")}
-    return {
-        **single,
-        "mode": info.mode,
-        "seed": int(info.seed),
-        "sampling_steps": int(info.sampling_steps) or None,
-        "context_policy": info.context_policy,
-        "context_seconds": _short(info.context_seconds) or None,
-        "normalising": info.normalising,
-        "model": info.model,
-        "model_sha256": info.model_sha256,
-        "turn_seconds": _short(info.turn_duration),
-    }
-
-
-def _short(value: Any) -> float:
-    """A float32 as the decimal that was meant: 1.15, not 1.149999976."""
-    return float(np.format_float_positional(np.float32(value), unique=True))
+    messages = [] if topic is None else [message for _, _, message in bag.messages({topic})]
+    if not messages:
+        return Recorded()
+    info = messages[-1]
+    known = {name: getattr(info, name) for name in ("model", "model_sha256", "device", "dtype")}
+    return Recorded(options_from(info), **known, threads=int(getattr(info, "threads", 0)) or None)
 
 
 def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[int, TurnInput]]:
@@ -114,8 +114,8 @@ def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[i
 def turns_of_events(
     events: Iterator[Event],
     turn_seconds: float,
-    mode: Literal["reactive", "anticipatory"],
-    planning_lead: float = PLANNING_LEAD,
+    mode: Mode,
+    planning_lead: float = PipelineOptions.planning_lead,
 ) -> Iterator[tuple[int, TurnInput]]:
     """Turns cut from audio and motion in their order of arrival, each with the time at which it was complete."""
     builder = TurnBuilder(turn_seconds, mode, max_ahead=120.0, planning_lead=planning_lead)
@@ -233,28 +233,7 @@ class _Replay:
         return float(self.model.config.turn_seconds)
 
     def _announce(self, writer: BagWriter) -> None:
-        config, options = self.model.config, self.options
-        info = bag_messages.stream_info(
-            writer.types,
-            self.bag.start_ns,
-            mode=options.mode,
-            turn_duration=float(config.turn_seconds),
-            sample_rate=RATE,
-            motion_rate=25.0,
-            playback_delay=self.pipeline.delay_ns * 1e-9,
-            model=self.model.name,
-            model_sha256=self.model.sha256,
-            trained=self.model.trained,
-            device=str(self.model.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            context_policy=options.context_policy,
-            context_seconds=float(options.context_seconds or config.context_seconds),
-            sampling_steps=int(options.sampling_steps or config.sampling_steps),
-            guidance=float(options.guidance),
-            temperature=float(options.temperature),
-            seed=options.seed,
-            normalising=options.normalising,
-        )
+        info = bag_messages.stream_info(writer.types, self.bag.start_ns, **info_of(self.model, self.options))
         writer.write("/stream_info", self.bag.start_ns, info)
 
     def _work(self, writer: BagWriter) -> None:
@@ -279,7 +258,7 @@ class _Replay:
                 self.pipeline.skip(turn)
                 self.dropped += not turn.planned
                 continue
-            motion = self.pipeline.process(turn)
+            motion = self.pipeline.step(turn)
             if motion is not None:
                 self.motions.append(motion)
                 took = round(motion.timings.get("total", 0.0) * 1e9)

@@ -23,13 +23,15 @@ from timar_ros.nodes.latency_log import LatencyLog
 from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
 from timar_ros.nodes.worker import Job, Worker
+from timar_ros.streaming.stream_info import dtype_of, info_of
 from timar_ros.streaming.turn_types import TurnInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from timar_ros.model import Timar
-    from timar_ros.streaming.pipeline import PipelineBatch, PipelineOptions, TurnMotion
+    from timar_ros.streaming.options import PipelineOptions
+    from timar_ros.streaming.pipeline import Pipeline, TurnMotion
 
 INSTALL = "pip install 'timar_ros[model]' (docs/installation.md)"
 
@@ -52,7 +54,7 @@ class TimarInference(ManagedNode):
         torch = require("torch", INSTALL, "timar_inference")
         require("transformers", INSTALL, "timar_inference")
         from timar_ros.streaming.offline import resolve_model
-        from timar_ros.streaming.pipeline import PipelineBatch
+        from timar_ros.streaming.pipeline import Pipeline
 
         if self.value("torch_threads"):
             torch.set_num_threads(self.value("torch_threads"))
@@ -65,9 +67,9 @@ class TimarInference(ManagedNode):
         )
         keys = names(self.value("namespaces")) or [""]
         options = pipeline_options(self)
-        slowest = self._warm_up(PipelineBatch(self.model, options, len(keys)))
+        slowest = self._warm_up(Pipeline(self.model, options, len(keys)))
         self.options = replace(options, playback_delay=self._playback_delay(options, slowest))
-        self.pipeline: PipelineBatch = PipelineBatch(self.model, self.options, len(keys))
+        self.pipeline: Pipeline = Pipeline(self.model, self.options, len(keys))
         for row, key in enumerate(keys):
             self._open(row, key)
         control.serve_style(self)
@@ -110,7 +112,7 @@ class TimarInference(ManagedNode):
             "model": self.model.name,
             "trained": str(self.model.trained),
             "device": str(self.model.device),
-            "dtype": _dtype(self.model),
+            "dtype": dtype_of(self.model),
             "warm": "True",
             "playback_delay [s]": f"{self.options.playback_delay:.3f}",
         }
@@ -134,13 +136,13 @@ class TimarInference(ManagedNode):
             state_path(self.value("state_file"), key),
         )
         if (saved := stream.saved()) is not None:
-            self.pipeline.load_state_dict(row, saved)
+            self.pipeline.load_state_dict(saved, row)
             self.get_logger().info(f"the conversation goes on from {stream.state_path}")
         self.streams[key] = stream
         control.serve(self, key)
         self.subscribe(Turn, f"{prefix(key)}turns", lambda message: self._take(key, message), qos.turns())
 
-    def _warm_up(self, pipeline: PipelineBatch) -> float:
+    def _warm_up(self, pipeline: Pipeline) -> float:
         """Run made-up turns; returns the longest time from turn to motion after the first [s]."""
         assert self.model is not None
         config = self.model.config
@@ -167,26 +169,7 @@ class TimarInference(ManagedNode):
 
     def _info(self) -> StreamInfo:
         assert self.model is not None
-        options, config = self.options, self.model.config
-        made = StreamInfo(
-            mode=options.mode,
-            turn_duration=float(config.turn_seconds),
-            sample_rate=round(config.turn_samples / config.turn_seconds),
-            motion_rate=float(config.turn_frames / config.turn_seconds),
-            playback_delay=float(options.playback_delay or 0.0),
-            model=self.model.name,
-            model_sha256=self.model.sha256,
-            trained=self.model.trained,
-            device=str(self.model.device),
-            dtype=_dtype(self.model),
-            context_policy=options.context_policy,
-            context_seconds=float(options.context_seconds or config.context_seconds),
-            sampling_steps=options.sampling_steps or config.sampling_steps,
-            guidance=float(options.guidance),
-            temperature=float(options.temperature),
-            seed=options.seed,
-            normalising=options.normalising,
-        )
+        made = StreamInfo(**info_of(self.model, self.options))
         made.header.stamp = to_stamp(self.now_ns())
         return made
 
@@ -226,7 +209,7 @@ class TimarInference(ManagedNode):
         for job in jobs:
             row = self.streams[job.key].row
             if job.dropped:
-                self.pipeline.skip(row, job.turn)
+                self.pipeline.skip(job.turn, row)
             else:
                 turns[row] = job.turn
         try:
@@ -270,10 +253,6 @@ class TimarInference(ManagedNode):
         for stream in self.streams.values():
             if stream.state_path is not None:
                 stream.save(self.pipeline.state_dict(stream.row))
-
-
-def _dtype(model: Timar) -> str:
-    return str(model.dtype).removeprefix("torch.")
 
 
 def main() -> int:

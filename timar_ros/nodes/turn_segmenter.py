@@ -12,13 +12,17 @@ from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.messages import audio, motion, to_ns, turn_message
+from timar_ros.nodes.parameters import option_parameters
 from timar_ros.streaming.echo import EchoGuard
+from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.resampling import MOTION_RATE
-from timar_ros.streaming.turn_types import PLANNING_LEAD
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
 LINGER = 0.1
 """Wall time [s] after the end of both streams in which what was sent before them may still arrive on other topics."""
+
+PERIOD = 0.05
+"""How often it looks whether the waiting is over [s]."""
 
 STALL = 0.2
 """Wall time [s] between two looks at the clock after which this process must have been held up."""
@@ -34,22 +38,14 @@ class TurnSegmenter(ManagedNode):
 
     PARAMETERS = (
         Parameter("turn_seconds", 1.0, "length of a turn [s]; must be the model's", 0.04, 60.0, check=_whole_frames),
-        Parameter("mode", "reactive", "anticipatory: turns also when they begin", choices=("reactive", "anticipatory")),
         Parameter("max_lateness", 0.05, "a turn waits so long after its end for what has not come [s]", 0.0, 10.0),
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
-        Parameter(
-            "planning_lead",
-            PLANNING_LEAD,
-            "anticipatory: a turn is planned so long before it begins, and the user heard so much later [s]",
-            0.0,
-            60.0,
-        ),
+        *option_parameters(PipelineOptions, ["mode", "planning_lead"]),
         Parameter("agent_ahead", False, "the agent's audio comes ahead of its time, as from speech synthesis"),
         Parameter("echo_leak", 1.0, "factor on the user while the agent is heard (half duplex); 1: off", 0.0, 1.0),
         Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),
-        Parameter("period", 0.05, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
     )  # fmt: skip
 
     builder: TurnBuilder
@@ -69,7 +65,7 @@ class TurnSegmenter(ManagedNode):
         self.subscribe(FlameMotion, "user/motion", self._take_motion, qos.motion(), optional=True)
         self.subscribe(StreamInfo, "stream_info", self._check_info, qos.latched(), inactive=True)
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
-        self.every(float(self.value("period")), self._advance, steady=True)
+        self.every(PERIOD, self._advance, steady=True)
         self._next_number = 0
 
     def activate(self) -> None:
@@ -181,7 +177,10 @@ class TurnSegmenter(ManagedNode):
         for name, own, other in (
             ("turn_seconds", float(self.value("turn_seconds")), float(info.turn_duration)),
             ("mode", self.value("mode"), info.mode),
+            ("planning_lead", float(self.value("planning_lead")), float(info.planning_lead)),
         ):
+            if name == "planning_lead" and self.value("mode") != "anticipatory":
+                continue
             if own != other and not (isinstance(own, float) and math.isclose(own, other, rel_tol=1e-5)):
                 self._disagreement = f"'{name}' is {own} here, but {other} in {info.model}'s stream_info"
                 self.get_logger().error(self._disagreement)

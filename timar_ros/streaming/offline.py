@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from timar_ros.errors import UserError, require
 from timar_ros.resources import share
 from timar_ros.streaming.activity import FRAME_SAMPLES, ActivityDetector
-from timar_ros.streaming.pipeline import Frames, Pipeline, PipelineOptions, TurnMotion
+from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.pipeline import Frames, Pipeline, TurnMotion
 from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.turn_types import TurnInput
 from timar_ros.streaming.turns import Role, TurnBuilder
@@ -96,7 +97,7 @@ def _find(name: str) -> Path | None:
 
 
 def generate(
-    model: Timar | None,
+    model: Timar,
     options: PipelineOptions | None,
     user: NDArray[np.float32],
     agent: NDArray[np.float32],
@@ -106,27 +107,24 @@ def generate(
     user_rate: int = MODEL_RATE,
     agent_rate: int = MODEL_RATE,
     motion_rate: float = MOTION_RATE,
-    pipeline: Pipeline | None = None,
 ) -> Frames:
     """The agent's motion for a recorded conversation: what the live graph gives for it, to the bit.
 
     :param user: the user's speech ``[n]`` in [-1, 1]; ``agent`` likewise. The shorter one is followed by silence.
     :param user_motion: ``[T, 56]`` in TIMAR order from the same start, NaN where not tracked; None: no tracker.
     :param progress: called with (turns done, turns in all).
-    :param pipeline: a pipeline to use instead of one made from model and options.
     :returns: ``[T, 56]`` float32 at 25 Hz, T = 25·seconds of the longer recording, rounded down.
     :raises UserError: when a recording cannot be used or is shorter than a frame, or options do not fit the model.
     """
     frames = int(max(len(user) / user_rate, len(agent) / agent_rate) * MOTION_RATE + 1e-9)
     if frames < 1:
         raise UserError("the recording is shorter than one motion frame (40 ms)")
-    if pipeline is None:
-        pipeline = Pipeline(
-            model,
-            options,
-            user_clip=_at_model_rate(user, user_rate),
-            agent_clip=_at_model_rate(agent, agent_rate),
-        )
+    pipeline = Pipeline(
+        model,
+        options,
+        user_clip=_at_model_rate(user, user_rate),
+        agent_clip=_at_model_rate(agent, agent_rate),
+    )
     total = -(-frames // round(pipeline.turn_seconds * MOTION_RATE))
     made: list[Frames] = []
     for motion in run(pipeline, turns_of(pipeline, user, agent, user_motion, user_rate, agent_rate, motion_rate)):
@@ -146,7 +144,7 @@ def speaking_frames(agent: Frames, rate: int, frames: int) -> NDArray[np.uint8]:
 def run(pipeline: Pipeline, turns: Iterator[TurnInput]) -> Iterator[TurnMotion]:
     """Motion of all turns that get any, one after the other."""
     for turn in turns:
-        motion = pipeline.process(turn)
+        motion = pipeline.step(turn)
         if motion is not None:
             yield motion
         pipeline.idle()

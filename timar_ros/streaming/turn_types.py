@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 Speech = NDArray[np.float32]
 
-PLANNING_LEAD = 0.24
-"""How long before it begins a turn is usually planned [s]: time to compute, to travel, to look ahead; whole frames."""
-
 
 @dataclass
 class TurnInput:

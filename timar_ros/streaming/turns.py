@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from timar_ros.streaming.options import MODES, Mode, PipelineOptions
 from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.turn_audio import NS, AudioStream, AudioTrack
 from timar_ros.streaming.turn_checks import (
@@ -67,14 +68,14 @@ class TurnBuilder:
     def __init__(
         self,
         turn_seconds: float = 1.0,
-        mode: Literal["reactive", "anticipatory"] = "reactive",
+        mode: Mode = "reactive",
         *,
         max_lateness: float = 0.05,
         tracker_timeout: float = 0.25,
         max_ahead: float = 60.0,
         max_pause: float = 10.0,
         agent_ahead: bool | None = None,
-        planning_lead: float = 0.0,
+        planning_lead: float = PipelineOptions.planning_lead,
         first_number: int = 0,
     ) -> None:
         frames = turn_seconds * MOTION_RATE
@@ -82,8 +83,8 @@ class TurnBuilder:
             raise ValueError(
                 f"turn_seconds is {turn_seconds}; it must be a whole number of frames of {1 / MOTION_RATE} s"
             )
-        if mode not in ("reactive", "anticipatory"):
-            raise ValueError(f"mode is '{mode}'; it must be 'reactive' or 'anticipatory'")
+        if mode not in MODES:
+            raise ValueError(f"mode is '{mode}'; it must be {' or '.join(map(repr, MODES))}")
         for name, value in (
             ("max_lateness", max_lateness),
             ("tracker_timeout", tracker_timeout),
