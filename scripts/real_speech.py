@@ -23,7 +23,7 @@ from timar_ros.evaluation.behaviour import HEAD, JAW, PITCH, measure, nod_power,
 from timar_ros.evaluation.conduct import FPS, voice_activity
 from timar_ros.model import Timar
 from timar_ros.streaming.offline import generate, resolve_model
-from timar_ros.streaming.pipeline import PipelineOptions
+from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.resampling import MODEL_RATE
 
 Floats = NDArray[Any]
@@ -54,7 +54,7 @@ def _option(text: str) -> tuple[str, Any]:
         number = float(value)
     except ValueError:
         return name, value
-    return name, int(number) if name in ("sampling_steps", "seam_frames", "iterations") else number
+    return name, int(number) if name == "sampling_steps" else number
 
 
 def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> None:

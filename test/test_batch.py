@@ -17,7 +17,7 @@ MODEL = tiny_model()
 @pytest.mark.parametrize("policy", ["sliding", "stepped"])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 def test_result_does_not_depend_on_who_shares_the_batch(padded: bool, policy: str, guidance: float) -> None:
-    count, options = 4, {"context_seconds": 3, "context_policy": policy, "kept_turns": 1, "guidance": guidance}
+    count, options = 4, {"context_seconds": 5, "context_policy": policy, "guidance": guidance}
     batch = ConversationBatch(MODEL, count, seed=range(count), **options)
     assert isinstance(batch.engine, CachedEngine)
     batch.engine.padded = padded

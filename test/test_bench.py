@@ -28,7 +28,9 @@ FIELDS = {
 def test_rows_have_the_promised_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_timar(tiny_model(), tmp_path / "tiny")
     out = tmp_path / "bench.json"
-    code = main(["bench", "--model", str(tmp_path / "tiny"), "--policy", "sliding", "stepped", "--json", str(out)])
+    code = main(
+        ["bench", "--model", str(tmp_path / "tiny"), "--context-policy", "sliding", "stepped", "--json", str(out)]
+    )
     assert code == 0
     rows = json.loads(out.read_text())
     assert [row["policy"] for row in rows] == ["sliding", "stepped"]

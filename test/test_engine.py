@@ -70,7 +70,7 @@ OPTIONS = [
 @pytest.mark.parametrize("padded", [False, True], ids=["own_length", "padded"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(str(v) for v in o.values()))
 def test_equals_oracle_for_every_combination(options: dict[str, Any], padded: bool) -> None:
-    oracle, cached = pair(MODEL, padded, context_seconds=4, kept_turns=2, **options)
+    oracle, cached = pair(MODEL, padded, context_seconds=5, **options)
     plan = (*ACTIONS, "step", "step", "plan", "step")
     for seed, action in enumerate(plan):
         if seed % 3 == 1:
@@ -82,7 +82,6 @@ def test_equals_oracle_for_every_combination(options: dict[str, Any], padded: bo
 @given(
     actions=st.lists(st.sampled_from((*ACTIONS, "prepare", "restore", "reset")), min_size=1, max_size=14),
     context=st.sampled_from([1, 2, 3, 5, 8]),
-    kept=st.integers(0, 4),
     policy=st.sampled_from(["sliding", "stepped"]),
     masked=st.booleans(),
     guidance=st.sampled_from([1.0, 2.0]),
@@ -90,11 +89,10 @@ def test_equals_oracle_for_every_combination(options: dict[str, Any], padded: bo
     padded=st.booleans(),
 )
 def test_equals_oracle_whatever_happens(
-    actions: list[str], context: int, kept: int, policy: str, masked: bool, guidance: float, model: Timar, padded: bool
+    actions: list[str], context: int, policy: str, masked: bool, guidance: float, model: Timar, padded: bool
 ) -> None:
     options: dict[str, Any] = {
-        "context_seconds": context, "kept_turns": kept, "context_policy": policy, "mask_history_agent": masked,
-        "guidance": guidance,
+        "context_seconds": context, "context_policy": policy, "mask_history_agent": masked, "guidance": guidance,
     }  # fmt: skip
     oracle, cached = pair(model, padded, **options)
     for seed, action in enumerate(actions):
@@ -133,7 +131,7 @@ def test_prepare_leaves_nothing_for_the_next_turn() -> None:
 
 
 def test_stepped_history_grows_and_falls_back() -> None:
-    cached = pair(MODEL, context_policy="stepped", kept_turns=3)[1]
+    cached = pair(MODEL, context_policy="stepped")[1]
     lengths = []
     for seed in range(14):
         act(cached, "step", seed)
@@ -210,9 +208,7 @@ def test_an_anticipatory_pipeline_is_the_same_with_either_engine(masked: bool) -
     engines: tuple[Literal["oracle", "cached"], ...] = ("oracle", "cached")
     made = []
     for engine in engines:
-        options = PipelineOptions(
-            mode="anticipatory", engine=engine, context_seconds=4, mask_history_agent=masked, iterations=1
-        )
+        options = PipelineOptions(mode="anticipatory", engine=engine, context_seconds=4, mask_history_agent=masked)
         pipeline, out = Pipeline(MODEL, options), []
         for number in range(8):
             data = random_turn(number, "some")
@@ -223,11 +219,11 @@ def test_an_anticipatory_pipeline_is_the_same_with_either_engine(masked: bool) -
                 planned = dataclasses.replace(
                     whole, user_speech=np.zeros_like(speech[0]), user_motion=None, planned=True
                 )
-                out.append(pipeline.process(planned))
+                out.append(pipeline.step(planned))
             if number == 5:
                 pipeline.skip(whole)
             else:
-                assert pipeline.process(whole) is None
+                assert pipeline.step(whole) is None
             if number % 2:
                 pipeline.idle()
         made.append(np.stack([each.frames for each in out if each is not None]))

@@ -63,8 +63,8 @@ def test_table_json_and_markdown(data: Path, model: str, tmp_path: Path, capsys:
         data,
         "--split",
         "test,ood",
-        "--history",
-        "0,1",
+        "--context-seconds",
+        "1,2",
         *outputs,
     )
     assert code == 0
@@ -113,7 +113,7 @@ def test_launched_processes_make_one_table(data: Path, model: str, tmp_path: Pat
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
         "-m", "timar_ros.cli.main", "evaluate", "--data", str(data), "--model", "mean-pose", model, "--split", "test",
-        "--history", "1", "--out", str(tmp_path / "out"), "--json", str(table),
+        "--context-seconds", "2", "--out", str(tmp_path / "out"), "--json", str(table),
     ]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -170,8 +170,8 @@ def test_other_sampling_of_the_same_weights_is_another_recipe(data: Path, model:
         ([], "--data DIR with either --model"),
         (["--model", "mean-pose", "--prediction", "x"], "either --model"),
         (["--model", "nothing-here"], "no model 'nothing-here'"),
-        (["--model", "{model}", "--history", "three"], "whole numbers"),
-        (["--model", "{model}", "--history", "9"], "context_seconds"),
+        (["--model", "{model}", "--context-seconds", "three"], "seconds with commas"),
+        (["--model", "{model}", "--context-seconds", "10"], "context_seconds"),
         (["--model", "mean-pose", "--split", "dev"], "no such folder"),
     ],
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from timar_ros.cli.main import main
 from timar_ros.data.audio import write_audio
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
+from timar_ros.streaming import PipelineOptions, generate, resolve_model
 
 pytest.importorskip("torch")
 
@@ -74,7 +78,7 @@ def test_sampling_options_reach_the_model(recording, tmp_path):
         "temperature": ["--temperature", "0.5"],
         "steps": ["--sampling-steps", "3"],
         "context": ["--context-seconds", "1"],
-        "history": ["--open-history"],
+        "history": ["--no-mask-history-agent"],
         "seams": ["--no-seams"],
         "mode": ["--mode", "anticipatory"],
         "normalising": ["--normalising", "clip"],
@@ -161,3 +165,15 @@ def test_random_models_stand_in_where_none_is_shipped(monkeypatch):
     assert made.sha256 == offline.resolve_model("random-mini-0").sha256 != offline.resolve_model("random-mini-1").sha256
     with pytest.raises(UserError, match="random-mini"):
         offline.resolve_model("random-tiny")
+
+
+def test_the_readmes_example_runs(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw audio in, motion out: the block of Python in README.md as it stands there."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(repository)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["motion"].shape == (1000, 56)
+    own = generate(resolve_model(), PipelineOptions(seed=0), names["user"], names["agent"])
+    np.testing.assert_array_equal(names["motion"], own)

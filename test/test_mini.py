@@ -19,7 +19,7 @@ from timar_ros.evaluation.behaviour import PITCH, nod_power, phrase_ends
 from timar_ros.evaluation.conduct import voice_activity
 from timar_ros.model import Timar
 from timar_ros.streaming.offline import generate, resolve_model
-from timar_ros.streaming.pipeline import PipelineOptions
+from timar_ros.streaming.options import PipelineOptions
 from timar_ros.training.config import config_from_dict
 
 Array = NDArray[np.float32]

@@ -20,7 +20,8 @@ from timar_ros.nodes import qos
 from timar_ros.nodes.inference_parameters import PARAMETERS
 from timar_ros.nodes.messages import motion, to_ns, turn_message
 from timar_ros.nodes.timar_inference import TimarInference
-from timar_ros.streaming.pipeline import Pipeline, PipelineOptions
+from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.pipeline import Pipeline
 from timar_ros.streaming.turns import TurnInput
 
 START = 1_700_000_000 * 10**9
@@ -78,7 +79,7 @@ def offline(model, turns, **options):
     pipeline = Pipeline(resolve_model(model), PipelineOptions(**options))
     made = []
     for each in turns:
-        answer = pipeline.process(each)
+        answer = pipeline.step(each)
         if answer is not None:
             made.append(answer)
         pipeline.idle()

@@ -20,8 +20,9 @@ from timar_ros.data.bag_types import new_typestore
 from timar_ros.data.bags import BagReader, BagWriter
 from timar_ros.data.motion import read_motion
 from timar_ros.data.recording import load_recording
-from timar_ros.data.replay import recorded_options, turns_of_events
+from timar_ros.data.replay import recorded_run, turns_of_events
 from timar_ros.errors import UserError
+from timar_ros.streaming.options import PipelineOptions
 
 pytest.importorskip("torch", reason="the pipeline needs torch")
 pytest.importorskip("transformers", reason="the pipeline needs transformers")
@@ -56,7 +57,7 @@ def test_a_replayed_replay_is_the_same(lived: Path, tmp_path: Path, capsys: pyte
 
 def test_settings_come_from_the_bag_unless_given(lived: Path, tmp_path: Path) -> None:
     with BagReader(lived / "bag") as bag:
-        options = recorded_options(bag)
+        options = recorded_run(bag).options
     assert (options["guidance"], options["seed"], options["playback_delay"]) == (1.5, 4, 1.3)
     assert main(["replay", str(lived), "--out", str(tmp_path / "other"), "--seed", "5", *MODEL]) == 0
     assert motion_of(tmp_path / "other" / "bag")[0] != motion_of(lived / "bag")[0]
@@ -66,7 +67,7 @@ def test_turns_cut_anew_are_the_recorded_ones(tmp_path: Path) -> None:
     """From audio and motion in order of arrival, the builder gives what the recorded turns hold."""
     factory.write_bag(tmp_path / "bag", 4.0, joints=False)
     with BagReader(tmp_path / "bag") as bag:
-        turns = [turn for _, turn in turns_of_events(Inputs(bag).events(), 1.0, "reactive")]
+        turns = [turn for _, turn in turns_of_events(Inputs(bag).events(), 1.0, PipelineOptions())]
         recorded = [m for _, _, m in bag.messages({"/turns"})]
     assert [turn.number for turn in turns] == [0, 1, 2, 3]
     for turn, message in zip(turns, recorded, strict=True):

@@ -624,7 +624,7 @@ def test_late_and_double_frames_are_counted():
 
 
 def test_planned_turns_come_when_they_begin_with_the_agents_speech_alone():
-    builder = TurnBuilder(mode="anticipatory")
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.0)
     agent = voice(4.0, seed=2)
     # The synthesiser is 1.5 s ahead.
     items = [(s, 1, x) for s, x in chunks("user", voice(4.0, seed=1), 16000)]
@@ -656,7 +656,7 @@ def anticipate(user_cuts, agent_cuts, lateness):
     user = [(s, 1, x) for s, x in chunks("user", USER, USER_RATE, cuts=sorted(user_cuts))]
     agent = [(s - 1500 * MS, 0, x) for s, x in chunks("agent", AGENT, AGENT_RATE, cuts=sorted(agent_cuts), end=True)]
     arrivals = [(s + lateness[i % len(lateness)] * MS, i, x) for i, (s, _, x) in enumerate(user + agent)]
-    builder = TurnBuilder(mode="anticipatory")
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.0)
     turns = []
     for _, _, item in sorted(arrivals, key=lambda arrival: arrival[:2]):
         builder.add_audio(*item)
@@ -679,7 +679,7 @@ def test_chunking_and_reordering_change_no_byte_of_planned_turns(user_cuts, agen
 
 
 def test_planned_turns_of_a_silent_agent_come_too():
-    builder = TurnBuilder(mode="anticipatory")
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.0)
     feed(builder, chunks("user", voice(3.0), 16000))
     turns = builder.pop()
     assert [(t.number, t.planned) for t in turns] == [
@@ -751,7 +751,7 @@ def test_nothing_is_planned_when_all_have_ended():
 
 
 def test_an_utterance_may_begin_inside_a_planned_turn():
-    builder = TurnBuilder(mode="anticipatory")
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.0)
     agent = voice(2.0, seed=2)
     feed(builder, chunks("agent", agent, 16000, 0.5, start=T0 + 2400 * MS, end=True))
     seen = []
@@ -765,7 +765,7 @@ def test_an_utterance_may_begin_inside_a_planned_turn():
 
 
 def test_speech_made_ahead_does_not_close_turns():
-    builder = TurnBuilder(mode="anticipatory")
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.0)
     feed(builder, chunks("agent", voice(20.0), 16000, 0.5, start=T0 + NS))
     assert builder.pop() == []
     user = voice(3.0, seed=1)
@@ -775,7 +775,7 @@ def test_speech_made_ahead_does_not_close_turns():
 
 
 def test_an_interrupted_agent_falls_silent():
-    builder = TurnBuilder(mode="anticipatory")
+    builder = TurnBuilder(mode="anticipatory", planning_lead=0.0)
     feed(builder, chunks("agent", voice(10.0, seed=2), 16000, 0.5))
     user = chunks("user", voice(5.0, seed=1), 16000)
     feed(builder, user[:120])  # 2.4 s

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timar_ros.errors import UserError
+from timar_ros.options import add_flags
+from timar_ros.streaming.options import PipelineOptions
 
 if TYPE_CHECKING:
     from timar_ros.evaluation.benchmark import BenchmarkRow
@@ -29,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="a trained model's folder instead")
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=dtypes, help="one row each")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
-    policies = ["sliding", "stepped"]
-    parser.add_argument("--policy", nargs="+", default=["sliding"], choices=policies, help="one row each")
+    add_flags(parser, PipelineOptions, ["context_policy"], several=["context_policy"])
     parser.add_argument("--conversations", nargs="+", type=int, default=[1], help="in a batch; one row each")
     parser.add_argument("--turns", type=int, default=12, help="timed turns, at least 12")
     parser.add_argument("--threads", type=int, help="processor threads; default: what torch chooses")
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     rows: list[BenchmarkRow] = []
     for size in args.size if args.model is None else [args.model.name]:
         oracle = _model(args.model, size).to(device, torch.float32).eval()
-        for dtype, policy, count in itertools.product(args.dtype, args.policy, args.conversations):
+        for dtype, policy, count in itertools.product(args.dtype, args.context_policy, args.conversations):
             with progress() as bar:
                 total = oracle.config.context_turns + args.turns
                 task = bar.add_task(f"{size} {dtype} {policy} x{count}", total=total)

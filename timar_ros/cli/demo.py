@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timar_ros.options import add_flags, given
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -19,25 +21,19 @@ if TYPE_CHECKING:
 SUMMARY = "run the whole ROS graph on the sample conversation (or your own) and write a bag and an HTML report"
 
 
+OWN = ("recording", "user", "agent", "user_motion")
+OPTIONS = (
+    "speed", "model", "robot", "mode", "planning_lead", "seed", "device", "dtype", "namespace", "params_file"
+)  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    own = parser.add_argument_group("your own recording")
-    own.add_argument("--recording", metavar="FILE", default="", help="stereo file: left the user, right the agent")
-    own.add_argument("--user", metavar="FILE", default="", help="the user's audio, instead of --recording")
-    own.add_argument("--agent", metavar="FILE", default="", help="the agent's audio, instead of --recording")
-    own.add_argument("--user-motion", metavar="NPZ", default="", help="the user's FLAME motion (exp, pose)")
+    from timar_ros.nodes.graph import GraphOptions
+
+    add_flags(parser.add_argument_group("your own recording"), GraphOptions, OWN)
     parser.add_argument("--out", metavar="FOLDER", default="out/demo", help="folder for the results")
-    parser.add_argument("--speed", type=float, default=1.0, help="pace: 1 real time, 0 as fast as the machine allows")
-    parser.add_argument("--model", default="", help="model folder or file (default: the model that ships)")
-    parser.add_argument("--robot", default="timar_head", help="robot profile, a name or a YAML file")
-    parser.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="when motion is made")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16, float16, int8 or auto")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling noise")
-    parser.add_argument("--namespace", default="", help="namespace of all nodes and topics")
-    parser.add_argument(
-        "--params-file", metavar="YAML", default="", help="node parameters (default: config/timar.yaml)"
-    )
+    add_flags(parser, GraphOptions, OPTIONS, defaults={"device": "cpu"})
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
 
 
@@ -74,25 +70,13 @@ def _options(args: argparse.Namespace) -> GraphOptions:
     from timar_ros.nodes.graph import GraphOptions
     from timar_ros.resources import share
 
-    own = bool(args.recording or args.user or args.agent)
+    options = given(args, GraphOptions)
+    if not (args.recording or args.user or args.agent):
+        sample = {"recording": "conversation.flac", "user_motion": "conversation_user.npz"}
+        options |= {name: str(share("samples", file)) for name, file in sample.items()}
+    out = Path(args.out)
     return GraphOptions(
-        namespace=args.namespace,
-        source="recording",
-        recording=args.recording if own else str(share("samples", "conversation.flac")),
-        user=args.user,
-        agent=args.agent,
-        user_motion=args.user_motion if own else str(share("samples", "conversation_user.npz")),
-        speed=args.speed,
-        model=args.model,
-        device=args.device,
-        dtype=args.dtype,
-        mode=args.mode,
-        seed=args.seed,
-        robot=args.robot,
-        sim="builtin",
-        audio_file=str(Path(args.out) / "agent.wav"),
-        record=str(Path(args.out) / "bag"),
-        params_file=args.params_file,
+        **options, source="recording", sim="builtin", audio_file=str(out / "agent.wav"), record=str(out / "bag")
     )
 
 

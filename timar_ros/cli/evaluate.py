@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from timar_ros.options import add_flags, options_of
+from timar_ros.streaming.options import PipelineOptions
+
 SUMMARY = "Score a model, ready predictions or a recorded robot: the paper's table beside the published numbers."
+
+OPTIONS = [name for name in options_of(PipelineOptions) if name not in ("context_seconds", "playback_delay")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,26 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--data", metavar="DIR", help="data set in DualTalk's layout (timar synth makes one)")
     what.add_argument("--split", default="test", help="test, ood or another folder of the data; several with commas")
     how = parser.add_argument_group("how the model is run")
-    how.add_argument("--history", default="0,1,3,7", help="turns of history before the current one, with commas")
-    how.add_argument("--policy", choices=("sliding", "stepped"), default="sliding", help="how the window moves")
-    how.add_argument("--mode", choices=("reactive", "anticipatory"), default="reactive", help="when motion is made")
+    # As in the paper: whole recordings are known, turns are not joined, and windows of 1 to 8 turns are compared.
+    paper = {"normalising": "clip", "seams": False}
     how.add_argument(
-        "--normalising",
-        choices=("clip", "running"),
-        default="clip",
-        help="of the audio: over the whole file (paper, looks ahead) or as it comes (live)",
+        "--context-seconds", default="1,2,4,8", metavar="S", help="windows, current turn included [s], with commas"
     )
-    how.add_argument("--steps", type=int, help="diffusion steps (default: the model's)")
-    how.add_argument("--guidance", type=float, default=1.0, help="strength of classifier-free guidance")
-    how.add_argument("--temperature", type=float, default=1.0, help="of the noise added between steps")
-    how.add_argument("--noise-correlation", type=float, help="seconds; 0 is the paper (default: the model's)")
-    how.add_argument("--head-crossover", type=float, help="Hz; 0 is the paper (default: the model's)")
-    how.add_argument("--iterations", type=int, default=1, help="rounds of masked decoding")
-    how.add_argument("--open-history", action="store_true", help="remember the agent's own motion")
-    how.add_argument("--seams", action="store_true", help="join turns smoothly, as live (the paper does not)")
+    add_flags(how, PipelineOptions, OPTIONS, defaults=paper)
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (a launcher's process its own GPU)")
     how.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
-    how.add_argument("--seed", type=int, default=0, help="of the sampling noise, with each conversation's name")
     out = parser.add_argument_group("work and output")
     out.add_argument("--out", default="runs/evaluation", help="predictions and scores are kept here and taken up again")
     out.add_argument("--limit", type=int, help="only so many conversations and roles, evenly chosen")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from timar_ros.options import add_flags, given, options_of
+from timar_ros.streaming.options import PipelineOptions
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
-    from timar_ros.streaming.pipeline import PipelineOptions
 
 SUMMARY = "make the agent's motion for a recorded conversation (no ROS needed)"
+
+SAMPLING = [name for name in options_of(PipelineOptions) if name not in ("normalising", "playback_delay")]
+"""Options of every command that makes motion. A file's motion is not delayed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,25 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="NPZ", required=True, help="where the motion goes: exp, pose, rate, speaking")
     add_sampling_arguments(parser)
-    parser.add_argument(
-        "--normalising",
-        choices=("running", "clip"),
-        default="running",
-        help="speech levels by what was heard so far, as live; or by the whole recording, as in the paper",
-    )
+    add_flags(parser, PipelineOptions, ["normalising"])
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which model and how it samples: what every command that makes motion takes."""
+def add_sampling_arguments(parser: argparse.ArgumentParser, *, from_bag: bool = False) -> None:
+    """Declare which model and how it samples: what every command that makes motion takes.
+
+    :param from_bag: whether what is not given comes from a bag; it is None then.
+    """
     model = parser.add_argument_group("the model")
     model.add_argument(
         "--model",
         metavar="NAME_OR_PATH",
         help="a folder, .safetensors, the authors' .pth, a shipped model's name, or random-mini (default: timar-mini)",
     )
-    model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto")
-    model.add_argument("--dtype", default="float32", help="float32, bfloat16, float16, int8 or auto")
+    place = {"device": "cpu", "dtype": "float32"} if not from_bag else {"device": None, "dtype": None}
+    model.add_argument("--device", default=place["device"], help="cpu, cuda, cuda:N or auto")
+    model.add_argument("--dtype", default=place["dtype"], help="float32, bfloat16, float16, int8 or auto")
     model.add_argument(
         "--threads",
         type=_threads,
@@ -50,37 +54,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPU threads (default: 1 for a small model, else torch's choice)",
     )
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    sampling.add_argument("--guidance", type=float, default=1.0, help="classifier-free guidance; 1 is none")
-    sampling.add_argument("--temperature", type=float, default=1.0, help="multiplies the noise that sampling adds")
-    sampling.add_argument("--sampling-steps", type=int, metavar="N", help="diffusion steps (default: the model's)")
-    sampling.add_argument("--iterations", type=int, default=1, metavar="N", help="rounds of masked decoding in a turn")
-    sampling.add_argument(
-        "--context-seconds",
-        type=float,
-        metavar="S",
-        help="the window, this turn included (default: the model's longest)",
-    )
-    sampling.add_argument(
-        "--context-policy",
-        choices=("sliding", "stepped"),
-        default="sliding",
-        help="what falls out of the window: the oldest turn, or several at once (less work)",
-    )
-    sampling.add_argument("--open-history", action="store_true", help="let the network see the agent's own past motion")
-    sampling.add_argument(
-        "--mode",
-        choices=("reactive", "anticipatory"),
-        default="reactive",
-        help="motion from the whole turn, or before it from the agent's speech alone",
-    )
-    sampling.add_argument(
-        "--planning-lead",
-        type=float,
-        metavar="S",
-        help="anticipatory: a turn is planned so long before it begins (default: 0.24)",
-    )
-    sampling.add_argument("--no-seams", action="store_true", help="leave jumps between turns in the motion")
+    add_flags(sampling, PipelineOptions, SAMPLING, defaults=dict.fromkeys(SAMPLING) if from_bag else None)
 
 
 def _threads(text: str) -> int:
@@ -104,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("give --user and --agent, or a stereo file with --conversation")
     if not str(args.out).lower().endswith(".npz"):
         raise UserError(f"--out {args.out}: the name must end in .npz")
-    options = pipeline_options(args, normalising=args.normalising)
+    options = PipelineOptions(**given(args, PipelineOptions))
     if args.conversation:
         user, agent, user_rate = load_conversation(args.conversation)
         agent_rate = user_rate
@@ -136,27 +110,6 @@ def run(args: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     return 0
-
-
-def pipeline_options(args: argparse.Namespace, normalising: Literal["running", "clip"] = "running") -> PipelineOptions:
-    """PipelineOptions from the arguments that add_sampling_arguments declares."""
-    from timar_ros.streaming.pipeline import PipelineOptions
-    from timar_ros.streaming.turn_types import PLANNING_LEAD
-
-    return PipelineOptions(
-        mode=args.mode,
-        seed=args.seed,
-        guidance=args.guidance,
-        temperature=args.temperature,
-        sampling_steps=args.sampling_steps,
-        iterations=args.iterations,
-        context_seconds=args.context_seconds,
-        context_policy=args.context_policy,
-        mask_history_agent=not args.open_history,
-        planning_lead=PLANNING_LEAD if args.planning_lead is None else args.planning_lead,
-        seams=not args.no_seams,
-        normalising=normalising,
-    )
 
 
 def announce(model: Timar) -> None:

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timar_ros.options import given
+from timar_ros.streaming.options import PipelineOptions
+
 if TYPE_CHECKING:
     from timar_ros.data.replay import ReplayResult
 
 SUMMARY = "run the whole pipeline on a bag's audio and user motion (no ROS), into a new bag and npz"
-
-#: What the bag's own stream_info answers when the command line does not.
-FROM_BAG = ("seed", "guidance", "temperature", "sampling_steps", "context_policy", "context_seconds", "mode")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,21 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--topics", metavar="YAML", help="which topics of a foreign bag are what (docs/bags.md)")
     parser.add_argument("--robot", default="timar_head", metavar="NAME_OR_YAML", help="robot to move, or 'none'")
-    parser.add_argument("--normalising", choices=("running",), default="running", help=argparse.SUPPRESS)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_sampling_arguments(parser)
-    parser.set_defaults(**dict.fromkeys(FROM_BAG))
-    parser.epilog = "What is not given of seed, guidance, temperature, steps, context and mode is taken from the bag."
+    add_sampling_arguments(parser, from_bag=True)
+    parser.epilog = "Model, device, number type, threads and sampling are the bag's where they are not given."
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay; prints what was found before, and how the result compares after."""
     from timar_ros.cli.console import console, progress, stderr
-    from timar_ros.cli.generate import announce, pipeline_options
+    from timar_ros.cli.generate import announce
     from timar_ros.data.bag_foreign import Inputs, read_mapping
     from timar_ros.data.bags import BagReader
     from timar_ros.data.recording import find_bag
-    from timar_ros.data.replay import recorded_options, replay
+    from timar_ros.data.replay import recorded_run, replay
     from timar_ros.errors import UserError
     from timar_ros.retarget.profile import load_profile
     from timar_ros.streaming.offline import resolve_model
@@ -58,17 +56,17 @@ def run(args: argparse.Namespace) -> int:
             stderr.print(f"the recording was cut off: {bag.salvaged}; it is read up to its last whole part")
         for note in Inputs(bag, mapping).notes:
             console.print(note)
-        recorded = recorded_options(bag)
-        delay = _fill(args, recorded)
-        options = pipeline_options(args)
-        if delay is not None and options.mode == recorded.get("mode"):
-            import dataclasses
-
-            options = dataclasses.replace(options, playback_delay=delay)
-        model = resolve_model(args.model or _recorded_model(recorded), device=args.device, dtype=args.dtype)
+        recorded = recorded_run(bag)
+        options = PipelineOptions(**_options(args, recorded.options))
+        model = resolve_model(
+            args.model or _known_model(recorded.model),
+            device=args.device or _known_device(recorded.device),
+            dtype=args.dtype or recorded.dtype or "float32",
+            threads=args.threads or recorded.threads,
+        )
         announce(model)
-        if recorded.get("model_sha256") and recorded["model_sha256"] != model.sha256:
-            stderr.print(f"the bag was made with {recorded['model']}, which has other weights: the motion will differ")
+        if recorded.model_sha256 not in ("", model.sha256):
+            stderr.print(f"the bag was made with {recorded.model}, which has other weights: the motion will differ")
         with progress() as bar:
             task = bar.add_task("seconds", total=round(bag.seconds), visible=not args.quiet)
             result = replay(
@@ -86,21 +84,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fill(args: argparse.Namespace, recorded: dict[str, Any]) -> float | None:
-    """Complete the arguments from the bag, else with the usual defaults; returns the recorded playback delay."""
-    usual = {"seed": 0, "guidance": 1.0, "temperature": 1.0, "context_policy": "sliding", "mode": "reactive"}
-    for name in FROM_BAG:
-        if getattr(args, name) is None:
-            setattr(args, name, recorded.get(name, usual.get(name)))
-    return recorded.get("playback_delay")
+def _options(args: argparse.Namespace, recorded: dict[str, Any]) -> dict[str, Any]:
+    """Options given, else the bag's; an option that neither has stays at its default."""
+    chosen = {name: value for name, value in given(args, PipelineOptions).items() if value is not None}
+    options = {**recorded, **chosen}
+    if options.get("mode") != recorded.get("mode"):
+        options.pop("playback_delay", None)  # it was that of the other mode
+    return options
 
 
-def _recorded_model(recorded: dict[str, Any]) -> str | None:
+def _known_model(name: str) -> str | None:
     """The bag's model by name, where it is one that can be had by name."""
     from timar_ros.streaming.offline import RANDOM, shipped_models
 
-    name = recorded.get("model", "")
     return name if name in shipped_models() or RANDOM.fullmatch(name) else None
+
+
+def _known_device(name: str) -> str:
+    """The bag's device where this machine has it, else the processor."""
+    import torch
+
+    has_it = name.startswith("cuda") and torch.cuda.is_available()
+    return name if has_it else "cpu"
 
 
 def summary(result: ReplayResult) -> Any:

@@ -5,28 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 
+from timar_ros.options import add_flags, given
+
 SUMMARY = "start the conversational head's nodes and watch them, until Ctrl-C (what bringup.launch.py does)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An option for each field of GraphOptions."""
-    from dataclasses import fields
-
     from timar_ros.nodes.graph import GraphOptions
 
-    for item in fields(GraphOptions):
-        name, text = f"--{item.name.replace('_', '-')}", item.metadata["help"].replace("%", "%%")
-        if isinstance(item.default, bool):
-            parser.add_argument(name, action="store_true", help=text)
-        else:
-            kind, choices = type(item.default), item.metadata["choices"] or None
-            parser.add_argument(name, type=kind, choices=choices, default=item.default, help=text)
+    add_flags(parser, GraphOptions)
     parser.add_argument("--logs", default="out/up", help="folder for the nodes' logs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Bring the graph up; 0 after Ctrl-C, 1 when a node died or could not start."""
-    from dataclasses import fields
     from pathlib import Path
 
     from timar_ros.cli.console import console
@@ -38,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from timar_ros.nodes.session import session
     from timar_ros.nodes.supervisor import NodeError, interruptible
 
-    options = GraphOptions(**{item.name: getattr(args, item.name) for item in fields(GraphOptions)})
+    options = GraphOptions(**given(args, GraphOptions))
 
     def echo(name: str, line: str) -> None:
         print(f"{name}: {line}", flush=True)

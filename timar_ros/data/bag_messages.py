@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from timar_ros.options import to_plain
+from timar_ros.streaming.options import PipelineOptions
+
 Floats = npt.NDArray[np.float32]
 
 EXPRESSION, JAW, HEAD_POSE = 1, 2, 4
@@ -132,12 +135,12 @@ def joint_state(
 
 
 def stream_info(types: Mapping[str, Any], at_ns: int, **values: Any) -> Any:
-    """A StreamInfo; what is not given is 0, "" or False."""
+    """A StreamInfo; options that are not given are at their defaults, other fields 0, "" or False."""
     blank: dict[str, Any] = {
-        **dict.fromkeys(("mode", "model", "model_sha256", "device", "dtype", "context_policy", "normalising"), ""),
-        **dict.fromkeys(("turn_duration", "motion_rate", "playback_delay", "context_seconds"), 0.0),
-        **dict.fromkeys(("guidance", "temperature"), 0.0),
-        **dict.fromkeys(("sample_rate", "sampling_steps", "seed"), 0),
+        **to_plain(PipelineOptions()),
+        **dict.fromkeys(("model", "model_sha256", "device", "dtype"), ""),
+        **dict.fromkeys(("turn_duration", "motion_rate"), 0.0),
+        **dict.fromkeys(("sample_rate", "threads"), 0),
         "trained": False,
     }
     return types["timar_ros/msg/StreamInfo"](header=header(types, at_ns), **{**blank, **values})

@@ -20,8 +20,10 @@ from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs
 from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
-from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
-from timar_ros.streaming.turn_types import PLANNING_LEAD, TurnInput
+from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.pipeline import Pipeline, TurnMotion
+from timar_ros.streaming.stream_info import info_of, options_from
+from timar_ros.streaming.turn_types import TurnInput
 from timar_ros.streaming.turns import TurnBuilder
 
 if TYPE_CHECKING:
@@ -52,39 +54,37 @@ class ReplayResult:
     max_abs_error: float = 0.0
 
 
-def recorded_options(bag: BagReader) -> dict[str, Any]:
-    """How the live pipeline was set, by its latched stream_info: keywords of PipelineOptions, and ``model_sha256``.
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What the latched messages of a bag say of the run that made it; empty where they say nothing."""
 
-    Empty when the bag has no stream_info.
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Keywords of PipelineOptions."""
+    model: str = ""
+    model_sha256: str = ""
+    device: str = ""
+    dtype: str = ""
+    threads: int | None = None
+
+
+def recorded_run(bag: BagReader) -> Recorded:
+    """How the live pipeline was set when the recording ended, by the bag's stream_info.
+
+    Bags of earlier versions, and bags without stream_info, leave options out; those are then at their defaults.
     """
     topic = bag.find("stream_info", TOPICS["stream_info"])
-    if topic is None:
-        return {}
-    *_, (_, _, info) = bag.messages({topic})
-    single = {name: _short(getattr(info, name)) for name in ("guidance", "temperature", "playback_delay")}
-    return {
-        **single,
-        "mode": info.mode,
-        "seed": int(info.seed),
-        "sampling_steps": int(info.sampling_steps) or None,
-        "context_policy": info.context_policy,
-        "context_seconds": _short(info.context_seconds) or None,
-        "normalising": info.normalising,
-        "model": info.model,
-        "model_sha256": info.model_sha256,
-        "turn_seconds": _short(info.turn_duration),
-    }
-
-
-def _short(value: Any) -> float:
-    """A float32 as the decimal that was meant: 1.15, not 1.149999976."""
-    return float(np.format_float_positional(np.float32(value), unique=True))
+    messages = [] if topic is None else [message for _, _, message in bag.messages({topic})]
+    if not messages:
+        return Recorded()
+    info = messages[-1]
+    known = {name: getattr(info, name) for name in ("model", "model_sha256", "device", "dtype")}
+    return Recorded(options_from(info), **known, threads=int(getattr(info, "threads", 0)) or None)
 
 
 def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[int, TurnInput]]:
     """Time of arrival and turn of each Turn message: what the robot's inference was given.
 
-    :param samples: of a turn of the model.
+    :param samples: of what the pipeline takes at a step.
     :raises UserError: when a turn has another length.
     """
     for _, arrived, message in bag.messages({topic}):
@@ -107,18 +107,22 @@ def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[i
                 planned=planned,
                 lost_user=int(message.lost_user_samples),
                 lost_agent=int(message.lost_agent_samples),
+                agent_ahead=_ahead_of(message),
             ),
         )
 
 
+def _ahead_of(message: Any) -> Floats | None:
+    """The agent's speech after a hop; None where it was not known, and in bags of versions that had no hops."""
+    ahead = np.asarray(getattr(message, "agent_ahead", ()), np.float32)
+    return ahead if len(ahead) else None
+
+
 def turns_of_events(
-    events: Iterator[Event],
-    turn_seconds: float,
-    mode: Literal["reactive", "anticipatory"],
-    planning_lead: float = PLANNING_LEAD,
+    events: Iterator[Event], turn_seconds: float, options: PipelineOptions
 ) -> Iterator[tuple[int, TurnInput]]:
     """Turns cut from audio and motion in their order of arrival, each with the time at which it was complete."""
-    builder = TurnBuilder(turn_seconds, mode, max_ahead=120.0, planning_lead=planning_lead)
+    builder = TurnBuilder.of(options, turn_seconds, max_ahead=120.0)
     arrived = 0
     for event in events:
         arrived = event.arrived_ns
@@ -192,7 +196,7 @@ class _Replay:
         phases = set()
         for _, _, message in self.bag.messages({topic}):
             phases.add(int(message.phase))
-            fits = len(message.agent_speech) == self.model.config.turn_samples
+            fits = len(message.agent_speech) == self._samples
             if source == "auto" and not fits:
                 return None
             if len(phases) == 2:
@@ -230,31 +234,14 @@ class _Replay:
 
     @property
     def _seconds(self) -> float:
-        return float(self.model.config.turn_seconds)
+        return self.pipeline.step_seconds
+
+    @property
+    def _samples(self) -> int:
+        return round(self._seconds * RATE)
 
     def _announce(self, writer: BagWriter) -> None:
-        config, options = self.model.config, self.options
-        info = bag_messages.stream_info(
-            writer.types,
-            self.bag.start_ns,
-            mode=options.mode,
-            turn_duration=float(config.turn_seconds),
-            sample_rate=RATE,
-            motion_rate=25.0,
-            playback_delay=self.pipeline.delay_ns * 1e-9,
-            model=self.model.name,
-            model_sha256=self.model.sha256,
-            trained=self.model.trained,
-            device=str(self.model.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            context_policy=options.context_policy,
-            context_seconds=float(options.context_seconds or config.context_seconds),
-            sampling_steps=int(options.sampling_steps or config.sampling_steps),
-            guidance=float(options.guidance),
-            temperature=float(options.temperature),
-            seed=options.seed,
-            normalising=options.normalising,
-        )
+        info = bag_messages.stream_info(writer.types, self.bag.start_ns, **info_of(self.model, self.options))
         writer.write("/stream_info", self.bag.start_ns, info)
 
     def _work(self, writer: BagWriter) -> None:
@@ -262,12 +249,10 @@ class _Replay:
             if self.inputs is not None:
                 for event in self.inputs.events():
                     _write_event(writer, event)
-            turns = turns_of_topic(self.bag, self.turns_topic, self.model.config.turn_samples)
+            turns = turns_of_topic(self.bag, self.turns_topic, self._samples)
         else:
             assert self.inputs is not None
-            turns = turns_of_events(
-                _copied(self.inputs.events(), writer), self._seconds, self.options.mode, self.options.planning_lead
-            )
+            turns = turns_of_events(_copied(self.inputs.events(), writer), self.model.config.turn_seconds, self.options)
         newest = max(self.live, default=-1)
         for arrived, turn in turns:
             if not turn.planned:
@@ -279,7 +264,7 @@ class _Replay:
                 self.pipeline.skip(turn)
                 self.dropped += not turn.planned
                 continue
-            motion = self.pipeline.process(turn)
+            motion = self.pipeline.step(turn)
             if motion is not None:
                 self.motions.append(motion)
                 took = round(motion.timings.get("total", 0.0) * 1e9)
@@ -307,6 +292,7 @@ class _Replay:
             sample_rate=RATE,
             user_speech=np.ascontiguousarray(turn.user_speech, np.float32),
             agent_speech=np.ascontiguousarray(turn.agent_speech, np.float32),
+            agent_ahead=np.zeros(0, np.float32) if turn.agent_ahead is None else turn.agent_ahead,
             motion_rate=25.0,
             user_motion=np.nan_to_num(np.zeros((count, 56)) if frames is None else frames)
             .astype(np.float32)

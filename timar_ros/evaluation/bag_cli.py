@@ -98,7 +98,7 @@ def _run_robustness(args: argparse.Namespace) -> int:
     from timar_ros.cli.console import console, progress, table
     from timar_ros.evaluation.robustness import COLUMNS, LABELS, measure_robustness
     from timar_ros.streaming.offline import resolve_model
-    from timar_ros.streaming.pipeline import PipelineOptions
+    from timar_ros.streaming.options import PipelineOptions
 
     names = getattr(args, "model", None) or [None]
     if len(names) > 1:

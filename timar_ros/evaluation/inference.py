@@ -21,7 +21,7 @@ from timar_ros.data.dualtalk import Clip, DualTalkFolder
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError, require
 from timar_ros.launched import process_count, process_index
-from timar_ros.streaming.pipeline import LARGEST_SEED, PipelineOptions
+from timar_ros.streaming.options import LARGEST_SEED, PipelineOptions
 
 Array = NDArray[np.float32]
 NAIVE = ("mean-pose", "random-clip")
@@ -39,7 +39,7 @@ class Recipe:
     data: str
     split: str
     options: dict[str, Any] = field(default_factory=dict)
-    """Of :class:`~timar_ros.streaming.pipeline.PipelineOptions`; baselines take none."""
+    """Of :class:`~timar_ros.streaming.PipelineOptions`; baselines take none."""
     weights: str = ""
     """SHA-256 of the weights and of the configuration, so that neither a retrained model nor one that is sampled
     otherwise inherits predictions."""
@@ -78,10 +78,8 @@ def make_recipe(
     elif _is_dualtalk(model):
         options, weights = {}, _sha256(Path(model) / "model.safetensors")
     else:
-        from timar_ros.streaming.batch import ConversationOptions
-
         loaded = _timar(model, device, dtype)
-        ConversationOptions(**PipelineOptions(**options).conversation_arguments()).check(loaded)
+        PipelineOptions(**options).context_turns(loaded.config)
         described = json.dumps(loaded.config.to_dict(), sort_keys=True)
         weights = f"{loaded.sha256}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
     return Recipe(model, str(data), split, options, weights, device, dtype)

@@ -21,6 +21,8 @@ from timar_ros.evaluation.metrics import mean_metrics
 from timar_ros.evaluation.scoring import find_predictions, score_all
 from timar_ros.evaluation.tables import Row, as_json, markdown, published
 from timar_ros.launched import process_count, process_index, without_gpu
+from timar_ros.options import given, options_of
+from timar_ros.streaming.options import PipelineOptions
 
 Report = Callable[[str, int, int], None]
 
@@ -91,34 +93,29 @@ def recipes(args: argparse.Namespace, split: str) -> list[tuple[str, Recipe]]:
         if model in NAIVE:
             made.append((name, make_recipe(model, args.data, split, seed=args.seed)))
             continue
-        for history in _listed(args.history, "--history"):
-            if not history.isdigit():
-                raise UserError(f"--history {args.history}: whole numbers of turns with commas, such as 0,1,3,7")
-            place = {"device": args.device, "dtype": args.dtype}
-            recipe = make_recipe(model, args.data, split, **place, **_options(args, model, int(history)))
+        for seconds in _listed(args.context_seconds, "--context-seconds"):
+            try:
+                options = given(args, PipelineOptions) | {"context_seconds": float(seconds)}
+            except ValueError as error:
+                raise UserError(
+                    f"--context-seconds {args.context_seconds}: seconds with commas, such as 1,2,4,8"
+                ) from error
+            recipe = make_recipe(model, args.data, split, device=args.device, dtype=args.dtype, **_named(options))
             if not recipe.options:
                 made.append((name, recipe))
                 break
+            history = round(recipe.options["context_seconds"] / _turn_seconds(model)) - 1
             made.append((f"{name} n={history}", recipe))
     return made
 
 
-def _options(args: argparse.Namespace, model: str, history: int) -> dict[str, Any]:
-    """Of the pipeline; what is at its default is left out, so that predictions outlive new options."""
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """Without options of None, and newer ones at their default, so that predictions outlive new options."""
+    default = {name: item.default for name, item in options_of(PipelineOptions).items()}
     return {
-        "context_seconds": (history + 1) * _turn_seconds(model),
-        "context_policy": args.policy,
-        "mode": args.mode,
-        "normalising": args.normalising,
-        "guidance": args.guidance,
-        "temperature": args.temperature,
-        "iterations": args.iterations,
-        "mask_history_agent": not args.open_history,
-        "seams": args.seams,
-        "seed": args.seed,
-        **({} if args.steps is None else {"sampling_steps": args.steps}),
-        **({} if args.noise_correlation is None else {"noise_correlation": args.noise_correlation}),
-        **({} if args.head_crossover is None else {"head_crossover": args.head_crossover}),
+        name: value
+        for name, value in options.items()
+        if value is not None and (name not in ("engine", "planning_lead") or value != default[name])
     }
 
 

@@ -23,7 +23,7 @@ from timar_ros.evaluation import conduct
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
-    from timar_ros.streaming.pipeline import PipelineOptions
+    from timar_ros.streaming.options import PipelineOptions
 
 Array = NDArray[np.float32]
 

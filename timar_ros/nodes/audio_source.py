@@ -141,7 +141,7 @@ class AudioSource(ManagedNode):
         return (WARN, "too slow for this speed", rows) if late else (OK, "playing", rows)
 
     def _take_info(self, message: StreamInfo) -> None:
-        self._turn_duration = float(message.turn_duration)
+        self._turn_duration = float(message.hop if message.mode == "rolling" else message.turn_duration)
 
     def _acknowledge(self, number: int) -> None:
         if self._playing is not None:

@@ -110,7 +110,7 @@ class BagPlayer(ManagedNode):
         return (OK, "playing", rows) if self._patient else (WARN, "nobody answers", rows)
 
     def _take_info(self, message: StreamInfo) -> None:
-        self._turn_duration = float(message.turn_duration)
+        self._turn_duration = float(message.hop if message.mode == "rolling" else message.turn_duration)
 
     def _answered(self, message: FlameMotion) -> None:
         if self._playing is not None:

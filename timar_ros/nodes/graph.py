@@ -6,14 +6,15 @@ Launch files, `timar up` and `timar demo` all build what they start from here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from timar_ros.errors import UserError
+from timar_ros.options import check, option, same_option
 from timar_ros.resources import share
 from timar_ros.retarget.profile import load_profile
-from timar_ros.streaming.turn_types import PLANNING_LEAD
+from timar_ros.streaming.options import Mode, PipelineOptions
 
 PACKAGE = "timar_ros"
 SOURCES = ("recording", "bag", "microphone", "topics")
@@ -43,10 +44,6 @@ TOPICS = {
 """Topics of the conversation, relative to the graph's namespace, with their types."""
 
 
-def _option(default: Any, help_text: str, choices: Sequence[str] = ()) -> Any:
-    return field(default=default, metadata={"help": help_text, "choices": tuple(choices)})
-
-
 @dataclass(frozen=True)
 class GraphOptions:
     """What a user can say about the graph; every field is a launch argument and an option of `timar up`.
@@ -54,31 +51,37 @@ class GraphOptions:
     Each field's metadata has its ``help`` text and, where they are few, its ``choices``.
     """
 
-    namespace: str = _option("", "namespace of all nodes and topics, such as robot1")
-    source: str = _option("topics", "where audio comes from", SOURCES)
-    recording: str = _option("", "source recording: stereo file, left the user, right the agent")
-    user: str = _option("", "source recording: the user's audio file, instead of `recording`")
-    agent: str = _option("", "source recording: the agent's audio file, instead of `recording`")
-    user_motion: str = _option("", "source recording: the user's tracked FLAME motion (.npz)")
-    bag: str = _option("", "source bag: folder or file of the bag to play")
-    microphone: str = _option("default", "source microphone: its name or number (`timar audio devices`)")
-    speaker: str = _option("", "sound device that the agent's audio is played on; empty: none")
-    speed: float = _option(1.0, "pace of a recording or bag: 1 real time, 0 as fast as turns are answered")
-    model: str = _option("", "model folder or file; empty: the model that ships")
-    speech: str = _option("", "speech encoder, where the model does not name one")
-    device: str = _option("auto", "cpu, cuda, cuda:1 … or auto")
-    dtype: str = _option("float32", "float32, bfloat16, float16, int8 or auto")
-    mode: str = _option("reactive", "when motion is made: after a turn, or before it", ("reactive", "anticipatory"))
-    seed: int = _option(0, "what the sampling noise comes from, with the turn's number")
-    robot: str = _option("timar_head", "robot profile: a name (`timar robots list`) or a YAML file")
-    sim: str = _option("none", "what moves the head: the built-in simulator, Gazebo, ros2_control's mock", SIMULATORS)
-    command_topic: str = _option("", "topic of the robot's controller, `profile`: its profile's; empty: as `sim` needs")
-    audio_file: str = _option("", "file that the agent's audio is written to as it is played")
-    record: str = _option("", "bag to record everything into; it must not exist yet")
-    use_sim_time: bool = _option(False, "take time from /clock; set by itself for a source that is not in real time")
-    only: str = _option("", "start only these nodes of the graph (names with commas): the others run elsewhere")
-    without: str = _option("", "start all but these nodes (names with commas): they run elsewhere")
-    params_file: str = _option("", "YAML file of node parameters; empty: config/timar.yaml")
+    namespace: str = option("", "namespace of all nodes and topics, such as robot1")
+    source: str = option("topics", "where audio comes from", choices=SOURCES)
+    recording: str = option("", "source recording: stereo file, left the user, right the agent")
+    user: str = option("", "source recording: the user's audio file, instead of `recording`")
+    agent: str = option("", "source recording: the agent's audio file, instead of `recording`")
+    user_motion: str = option("", "source recording: the user's tracked FLAME motion (.npz)")
+    bag: str = option("", "source bag: folder or file of the bag to play")
+    microphone: str = option("default", "source microphone: its name or number (`timar audio devices`)")
+    speaker: str = option("", "sound device that the agent's audio is played on; empty: none")
+    speed: float = option(1.0, "pace of a recording or bag: 1 real time, 0 as fast as turns are answered", low=0.0)
+    model: str = option("", "model folder or file; empty: the model that ships")
+    speech: str = option("", "speech encoder, where the model does not name one")
+    device: str = option("auto", "cpu, cuda, cuda:1 … or auto")
+    dtype: str = option("float32", "float32, bfloat16, float16, int8 or auto")
+    mode: Mode = same_option(PipelineOptions, "mode")
+    seed: int = same_option(PipelineOptions, "seed")
+    planning_lead: float = same_option(PipelineOptions, "planning_lead")
+    hop: float = same_option(PipelineOptions, "hop")
+    hop_margin: float = same_option(PipelineOptions, "hop_margin")
+    look_ahead: float = same_option(PipelineOptions, "look_ahead")
+    robot: str = option("timar_head", "robot profile: a name (`timar robots list`) or a YAML file")
+    sim: str = option(
+        "none", "what moves the head: the built-in simulator, Gazebo, ros2_control's mock", choices=SIMULATORS
+    )
+    command_topic: str = option("", "topic of the robot's controller, `profile`: its profile's; empty: as `sim` needs")
+    audio_file: str = option("", "file that the agent's audio is written to as it is played")
+    record: str = option("", "bag to record everything into; it must not exist yet")
+    use_sim_time: bool = option(False, "take time from /clock; set by itself for a source that is not in real time")
+    only: str = option("", "start only these nodes of the graph (names with commas): the others run elsewhere")
+    without: str = option("", "start all but these nodes (names with commas): they run elsewhere")
+    params_file: str = option("", "YAML file of node parameters; empty: config/timar.yaml")
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,6 @@ class NodeSpec:
     def full_name(self) -> str:
         """The node's name with its namespace."""
         return f"{self.namespace.rstrip('/')}/{self.name}"
-
-
-def option(name: str) -> Any:
-    """A field of GraphOptions, by name."""
-    return next(item for item in fields(GraphOptions) if item.name == name)
 
 
 def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeSpec]:
@@ -154,6 +152,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         commands,
         robot=options.robot,
     )
+    timing = {name: getattr(options, name) for name in ("mode", "planning_lead", "hop", "hop_margin", "look_ahead")}
     add(
         "timar_inference",
         ["turns"],
@@ -162,18 +161,17 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         speech=options.speech or None,
         device=options.device,
         dtype=options.dtype,
-        mode=options.mode,
         seed=options.seed,
+        **timing,
     )
     # A recording's chunks cannot be late, only the machine can: waiting longer then costs nothing and loses nothing.
     # But the first turn cannot be planned before the waiting is over.
-    patience = {"reactive": 0.5, "anticipatory": 0.1}[options.mode]
+    patience = {"reactive": 0.5, "anticipatory": 0.1, "rolling": 0.1}[options.mode]
     add(
         "turn_segmenter",
         ["user/audio", "agent/audio", "user/motion", "stream_info"],
         ["turns"],
-        mode=options.mode,
-        planning_lead=PLANNING_LEAD,
+        **timing,
         max_lateness=patience if paced else None,
     )
     if source := _source_executable(options):
@@ -216,16 +214,11 @@ def _parameter_file(given: str) -> str:
 
 
 def _check(options: GraphOptions) -> None:
-    for item in fields(GraphOptions):
-        choices, value = item.metadata["choices"], getattr(options, item.name)
-        if choices and value not in choices:
-            raise UserError(f"{item.name} is {value!r}: use {', '.join(choices)}")
+    check(options)
     if options.source == "recording" and not (options.recording or (options.user and options.agent)):
         raise UserError("source 'recording' needs a stereo `recording`, or both of `user` and `agent`")
     if options.source == "bag" and not options.bag:
         raise UserError("source 'bag' needs `bag`")
-    if options.speed < 0.0:
-        raise UserError(f"speed is {options.speed}: 1 is real time, 0 as fast as possible")
     if _source_ticks(options) and _foreign_clock(options):
         raise UserError("the source and somebody else would both publish /clock: play it at speed 1, or do without")
 
@@ -282,7 +275,8 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         return {"path": options.bag, "rate": options.speed, "answered_by": followed}
     if options.source == "microphone":
         return {"device": options.microphone, "chunk": FINE}
-    ahead = options.mode == "anticipatory"
+    # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
+    lead = {"anticipatory": TURN + options.planning_lead, "rolling": options.look_ahead}.get(options.mode)
     return {
         "recording": options.recording or None,
         "user": options.user or None,
@@ -292,9 +286,8 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         "acknowledged_by": followed,
         "publish_clock": _source_ticks(options),
         "chunk": FINE if _source_ticks(options) else None,  # the clock's step, too
-        # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
-        "agent_lead": TURN + PLANNING_LEAD + 0.2 if ahead else None,
-        "turns_ahead": 0 if ahead else None,
+        "agent_lead": None if lead is None else lead + 0.2,
+        "turns_ahead": 0 if options.mode == "anticipatory" else None,
     }
 
 

@@ -17,6 +17,7 @@ from launch_ros.events.lifecycle import ChangeState
 from lifecycle_msgs.msg import Transition
 
 from timar_ros.nodes.graph import PACKAGE, GraphOptions, NodeSpec, describe
+from timar_ros.options import described
 
 TRUE = ("true", "1", "yes")
 Extra = Callable[[LaunchContext, GraphOptions], Sequence[LaunchDescriptionEntity]]
@@ -39,7 +40,7 @@ def arguments(**defaults: Any) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             item.name,
             default_value=str(defaults.get(item.name, item.default)),
-            description=item.metadata["help"],
+            description=described(item),
             choices=list(item.metadata["choices"]) or None,
         )
         for item in fields(GraphOptions)
@@ -55,7 +56,7 @@ def options_from(context: LaunchContext) -> GraphOptions:
     values: dict[str, Any] = {}
     for item in fields(GraphOptions):
         text = LaunchConfiguration(item.name).perform(context)
-        kind: type = type(item.default)
+        kind: type = item.metadata["kind"]
         values[item.name] = text.lower() in TRUE if kind is bool else kind(text)
     return GraphOptions(**values)
 

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import array
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+from timar_ros.options import described, from_plain, options_of
+
+LARGEST = 2**63 - 1
+"""Largest integer that a parameter can hold: a bound there is none."""
 
 Value = bool | int | float | str | list[str] | list[float]
 
@@ -111,3 +116,38 @@ def _type_name(value: Any) -> str:
 def names(values: list[str]) -> list[str]:
     """The entries of a list-of-strings parameter, without the placeholder for "empty"."""
     return [value for value in values if value]
+
+
+def option_parameters(cls: Any, names: Iterable[str] | None = None) -> tuple[Parameter, ...]:
+    """A parameter for each option of a class that makes sense in a running graph.
+
+    :param names: only these.
+    """
+    made = []
+    for name, item in options_of(cls).items():
+        if not item.metadata["live"] or (names is not None and name not in names):
+            continue
+        data = item.metadata
+        default: Any = data["unset"] if item.default is None else item.default
+        lowest = [bound for bound in (data["low"], data["unset"]) if bound is not None]
+        made.append(
+            Parameter(
+                name,
+                default,
+                described(item, unset=True),
+                min(lowest) if lowest else None,
+                None if data["high"] == LARGEST else data["high"],
+                data["choices"],
+            )
+        )
+    return tuple(made)
+
+
+def option_values(cls: Any, value: Callable[[str], Any], names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The options that a node's parameters stand for, as keywords of their class.
+
+    :param value: gives a parameter's value by name.
+    :param names: only these.
+    """
+    live = [n for n, item in options_of(cls).items() if item.metadata["live"] and (names is None or n in names)]
+    return {name: from_plain(cls, name, value(name)) for name in live}

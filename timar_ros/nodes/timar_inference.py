@@ -23,13 +23,16 @@ from timar_ros.nodes.latency_log import LatencyLog
 from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
 from timar_ros.nodes.worker import Job, Worker
+from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
+from timar_ros.streaming.stream_info import dtype_of, info_of
 from timar_ros.streaming.turn_types import TurnInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from timar_ros.model import Timar
-    from timar_ros.streaming.pipeline import PipelineBatch, PipelineOptions, TurnMotion
+    from timar_ros.streaming.options import PipelineOptions
+    from timar_ros.streaming.pipeline import Pipeline, TurnMotion
 
 INSTALL = "pip install 'timar_ros[model]' (docs/installation.md)"
 
@@ -52,7 +55,7 @@ class TimarInference(ManagedNode):
         torch = require("torch", INSTALL, "timar_inference")
         require("transformers", INSTALL, "timar_inference")
         from timar_ros.streaming.offline import resolve_model
-        from timar_ros.streaming.pipeline import PipelineBatch
+        from timar_ros.streaming.pipeline import Pipeline
 
         if self.value("torch_threads"):
             torch.set_num_threads(self.value("torch_threads"))
@@ -65,9 +68,9 @@ class TimarInference(ManagedNode):
         )
         keys = names(self.value("namespaces")) or [""]
         options = pipeline_options(self)
-        slowest = self._warm_up(PipelineBatch(self.model, options, len(keys)))
+        slowest = self._warm_up(Pipeline(self.model, options, len(keys)))
         self.options = replace(options, playback_delay=self._playback_delay(options, slowest))
-        self.pipeline: PipelineBatch = PipelineBatch(self.model, self.options, len(keys))
+        self.pipeline: Pipeline = Pipeline(self.model, self.options, len(keys))
         for row, key in enumerate(keys):
             self._open(row, key)
         control.serve_style(self)
@@ -110,7 +113,7 @@ class TimarInference(ManagedNode):
             "model": self.model.name,
             "trained": str(self.model.trained),
             "device": str(self.model.device),
-            "dtype": _dtype(self.model),
+            "dtype": dtype_of(self.model),
             "warm": "True",
             "playback_delay [s]": f"{self.options.playback_delay:.3f}",
         }
@@ -134,21 +137,24 @@ class TimarInference(ManagedNode):
             state_path(self.value("state_file"), key),
         )
         if (saved := stream.saved()) is not None:
-            self.pipeline.load_state_dict(row, saved)
+            self.pipeline.load_state_dict(saved, row)
             self.get_logger().info(f"the conversation goes on from {stream.state_path}")
         self.streams[key] = stream
         control.serve(self, key)
         self.subscribe(Turn, f"{prefix(key)}turns", lambda message: self._take(key, message), qos.turns())
 
-    def _warm_up(self, pipeline: PipelineBatch) -> float:
+    def _warm_up(self, pipeline: Pipeline) -> float:
         """Run made-up turns; returns the longest time from turn to motion after the first [s]."""
         assert self.model is not None
-        config = self.model.config
-        noise = np.random.default_rng(0).normal(0.0, 0.05, config.turn_samples).astype(np.float32)
-        frames = np.zeros((config.turn_frames, 56), np.float32)
+        seconds = pipeline.step_seconds
+        longest = max(seconds, pipeline.options.look_ahead)
+        noise = np.random.default_rng(0).normal(0.0, 0.05, round(longest * MODEL_RATE)).astype(np.float32)
+        speech = noise[: round(seconds * MODEL_RATE)]
+        frames = np.zeros((round(seconds * MOTION_RATE), 56), np.float32)
+        ahead = noise[: round(pipeline.options.look_ahead * MODEL_RATE)] if pipeline.options.mode == "rolling" else None
         slowest = 0.0
         for number in range(self.value("warm_up_turns")):
-            made = TurnInput(number, 0, config.turn_seconds, noise, noise, frames)
+            made = TurnInput(number, 0, seconds, speech, speech, frames, agent_ahead=ahead)
             for planned in (True, False):
                 begun = time.monotonic()
                 answered = pipeline.process([replace(made, planned=planned)] * len(pipeline))[0] is not None
@@ -161,32 +167,17 @@ class TimarInference(ManagedNode):
         assert self.model is not None
         # What the pipeline holds for enough, or twice what a turn takes here, in steps of 50 ms.
         usual = options.delay_ns(self.model.config.turn_seconds) / 1e9
-        if options.playback_delay is not None or options.mode == "anticipatory":
+        if options.mode == "rolling" and slowest > options.hop_margin / 2:
+            self.get_logger().warning(
+                f"a hop takes {slowest * 1e3:.0f} ms to compute, more than half of hop_margin: raise it"
+            )
+        if options.playback_delay is not None or options.mode != "reactive":
             return usual
         return max(usual, self.model.config.turn_seconds + math.ceil(40.0 * slowest) / 20.0)
 
     def _info(self) -> StreamInfo:
         assert self.model is not None
-        options, config = self.options, self.model.config
-        made = StreamInfo(
-            mode=options.mode,
-            turn_duration=float(config.turn_seconds),
-            sample_rate=round(config.turn_samples / config.turn_seconds),
-            motion_rate=float(config.turn_frames / config.turn_seconds),
-            playback_delay=float(options.playback_delay or 0.0),
-            model=self.model.name,
-            model_sha256=self.model.sha256,
-            trained=self.model.trained,
-            device=str(self.model.device),
-            dtype=_dtype(self.model),
-            context_policy=options.context_policy,
-            context_seconds=float(options.context_seconds or config.context_seconds),
-            sampling_steps=options.sampling_steps or config.sampling_steps,
-            guidance=float(options.guidance),
-            temperature=float(options.temperature),
-            seed=options.seed,
-            normalising=options.normalising,
-        )
+        made = StreamInfo(**info_of(self.model, self.options))
         made.header.stamp = to_stamp(self.now_ns())
         return made
 
@@ -210,11 +201,12 @@ class TimarInference(ManagedNode):
         assert self.worker is not None
         assert self.model is not None
         given = turn(message)
-        config = self.model.config
-        if len(given.agent_speech) != config.turn_samples:
+        seconds = self.pipeline.step_seconds
+        if len(given.agent_speech) != round(seconds * MODEL_RATE):
+            what = "hop" if self.options.mode == "rolling" else "turn_seconds"
             raise UserError(
-                f"turns of {given.duration:g} s came, but the model '{self.model.name}' has turns of "
-                f"{config.turn_seconds:g} s: set the segmenter's 'turn_seconds'"
+                f"turns of {given.duration:g} s came, but '{self.model.name}' in mode {self.options.mode} takes "
+                f"{seconds:g} s: set the segmenter's 'mode' and '{what}'"
             )
         dropped = self.worker.submit(Job(key, given, answer=given.planned == self._anticipatory))
         self.statistics.count("turns dropped", dropped)
@@ -226,7 +218,7 @@ class TimarInference(ManagedNode):
         for job in jobs:
             row = self.streams[job.key].row
             if job.dropped:
-                self.pipeline.skip(row, job.turn)
+                self.pipeline.skip(job.turn, row)
             else:
                 turns[row] = job.turn
         try:
@@ -270,10 +262,6 @@ class TimarInference(ManagedNode):
         for stream in self.streams.values():
             if stream.state_path is not None:
                 stream.save(self.pipeline.state_dict(stream.row))
-
-
-def _dtype(model: Timar) -> str:
-    return str(model.dtype).removeprefix("torch.")
 
 
 def main() -> int:

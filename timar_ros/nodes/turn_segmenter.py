@@ -12,14 +12,21 @@ from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn, VoiceTiming
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
 from timar_ros.nodes.messages import audio, motion, to_ns, to_stamp, turn_message
+from timar_ros.nodes.parameters import option_parameters, option_values
 from timar_ros.streaming import turn_types as streaming
 from timar_ros.streaming.echo import EchoGuard
+from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.resampling import MOTION_RATE
-from timar_ros.streaming.turn_types import HOP, HOP_MARGIN, LOOK_AHEAD, PLANNING_LEAD
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
 LINGER = 0.1
 """Wall time [s] after the end of both streams in which what was sent before them may still arrive on other topics."""
+
+PERIOD = 0.05
+"""How often it looks whether the waiting is over [s]."""
+
+TIMING = ("mode", "planning_lead", "hop", "hop_margin", "look_ahead")
+"""The pipeline's options that say how turns are cut; they must be those of `timar_inference`."""
 
 STALL = 0.2
 """Wall time [s] between two looks at the clock after which this process must have been held up."""
@@ -35,30 +42,14 @@ class TurnSegmenter(ManagedNode):
 
     PARAMETERS = (
         Parameter("turn_seconds", 1.0, "length of a turn [s]; must be the model's", 0.04, 60.0, check=_whole_frames),
-        Parameter(
-            "mode",
-            "reactive",
-            "anticipatory: turns also when they begin; rolling: hops",
-            choices=("reactive", "anticipatory", "rolling"),
-        ),
-        Parameter("hop", HOP, "rolling: a turn begins so often [s]", 0.04, 1.0, check=_whole_frames),
-        Parameter("hop_margin", HOP_MARGIN, "rolling: a hop's end to its frames [s]", 0.0, 1.0, check=_whole_frames),
-        Parameter("look_ahead", LOOK_AHEAD, "rolling: speech that comes so early is ahead [s]", 0.04, 60.0),
         Parameter("max_lateness", 0.05, "a turn waits so long after its end for what has not come [s]", 0.0, 10.0),
         Parameter("tracker_timeout", 0.25, "the user's motion is held so long, then it is not tracked [s]", 0.0, 60.0),
         Parameter("max_ahead", 120.0, "input further in the future is dropped [s]", 1.0, 3600.0),
         Parameter("max_pause", 10.0, "a stretch without any audio longer than this is cut out [s]", 0.1, 3600.0),
-        Parameter(
-            "planning_lead",
-            PLANNING_LEAD,
-            "anticipatory: a turn is planned so long before it begins, and the user heard so much later [s]",
-            0.0,
-            60.0,
-        ),
+        *option_parameters(PipelineOptions, TIMING),
         Parameter("agent_ahead", False, "the agent's audio comes ahead of its time, as from speech synthesis"),
         Parameter("echo_leak", 1.0, "factor on the user while the agent is heard (half duplex); 1: off", 0.0, 1.0),
         Parameter("echo_hang", 0.25, "how long the agent's sound lives on in the room [s]", 0.0, 5.0),
-        Parameter("period", 0.05, "how often it looks whether the waiting is over [s]", 0.001, 1.0),
     )  # fmt: skip
 
     builder: TurnBuilder
@@ -79,26 +70,23 @@ class TurnSegmenter(ManagedNode):
         self.subscribe(FlameMotion, "user/motion", self._take_motion, qos.motion(), optional=True)
         self.subscribe(StreamInfo, "stream_info", self._check_info, qos.latched(), inactive=True)
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
-        self.every(float(self.value("period")), self._advance, steady=True)
+        self.every(PERIOD, self._advance, steady=True)
         self._next_number = 0
 
     def activate(self) -> None:
         """Begin a conversation."""
-        rolling = self.value("mode") == "rolling"
-        # Rolling: how late the agent's voice is heard where it is not ahead; the playback delay otherwise.
-        self._voice_delay_ns = round((self.value("hop") + self.value("hop_margin")) * 1e9) if rolling else None
-        self.builder = TurnBuilder(
-            turn_seconds=self.value("hop") if rolling else self.value("turn_seconds"),
-            mode=self.value("mode"),
+        options = PipelineOptions(**option_values(PipelineOptions, self.value, TIMING))
+        # Rolling: how late the agent's voice is heard where it is not ahead. Else the playback delay says it.
+        self._voice_delay_ns = options.delay_ns(0.0) if options.mode == "rolling" else None
+        self.builder = TurnBuilder.of(
+            options,
+            self.value("turn_seconds"),
             max_lateness=self.value("max_lateness"),
             tracker_timeout=self.value("tracker_timeout"),
             max_ahead=self.value("max_ahead"),
             max_pause=self.value("max_pause"),
-            planning_lead=self.value("planning_lead"),
-            agent_ahead=self.value("agent_ahead") or self.value("mode") == "anticipatory",
+            agent_ahead=self.value("agent_ahead") or None,
             first_number=self._next_number,
-            look_ahead=self.value("look_ahead"),
-            voice_delay=self.value("hop") + self.value("hop_margin"),
         )
         self._guard = EchoGuard(self.value("echo_leak"), delay_ns=self._delay_ns, hang_seconds=self.value("echo_hang"))
         self._warned = {}
@@ -206,9 +194,11 @@ class TurnSegmenter(ManagedNode):
         if self.phase == "active" and self._voice_delay_ns is None:
             self._guard.delay_ns = self._delay_ns
         self._disagreement = None
+        used = {"anticipatory": TIMING[1:2], "rolling": TIMING[2:]}.get(self.value("mode"), ())
         for name, own, other in (
             ("turn_seconds", float(self.value("turn_seconds")), float(info.turn_duration)),
             ("mode", self.value("mode"), info.mode),
+            *((name, float(self.value(name)), float(getattr(info, name))) for name in used),
         ):
             if own != other and not (isinstance(own, float) and math.isclose(own, other, rel_tol=1e-5)):
                 self._disagreement = f"'{name}' is {own} here, but {other} in {info.model}'s stream_info"

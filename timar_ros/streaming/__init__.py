@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from timar_ros.streaming.batch import ConversationBatch, TurnData
     from timar_ros.streaming.conversation import Conversation
     from timar_ros.streaming.offline import generate, resolve_model
-    from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
+    from timar_ros.streaming.options import PipelineOptions, SamplingOptions
+    from timar_ros.streaming.pipeline import Pipeline, TurnMotion
     from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
 _HOMES = {
     "Conversation": "conversation",
     "ConversationBatch": "batch",
     "Pipeline": "pipeline",
-    "PipelineOptions": "pipeline",
+    "PipelineOptions": "options",
+    "SamplingOptions": "options",
     "TurnBuilder": "turns",
     "TurnData": "batch",
     "TurnInput": "turns",
@@ -33,6 +35,7 @@ __all__ = [
     "ConversationBatch",
     "Pipeline",
     "PipelineOptions",
+    "SamplingOptions",
     "TurnBuilder",
     "TurnData",
     "TurnInput",

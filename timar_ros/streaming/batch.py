@@ -21,10 +21,11 @@ from timar_ros.model.diffusion import Drawn
 from timar_ros.model.packing import packed
 from timar_ros.model.tokens import agent_motion_slice
 from timar_ros.streaming.crossover import HeadCrossover
-from timar_ros.streaming.engine import POLICIES, Engine, FullWindow, HistoryTurn, Window
+from timar_ros.streaming.engine import Engine, FullWindow, HistoryTurn, Window
 from timar_ros.streaming.engine_cached import CachedEngine
 from timar_ros.streaming.engine_static import StaticTurn
-from timar_ros.streaming.noise import frame_order, turn_noise
+from timar_ros.streaming.noise import turn_noise
+from timar_ros.streaming.options import LARGEST_SEED, SamplingOptions
 
 log = logging.getLogger(__name__)
 
@@ -36,57 +37,6 @@ _MOST_PLANS = 4  # planned turns whose end is waited for: a turn may be planned 
 
 Noise = tuple[ArrayLike, ArrayLike]
 Motion = NDArray[np.float32]
-
-
-@dataclasses.dataclass(frozen=True)
-class ConversationOptions:
-    """How motion is sampled and how much is remembered. See :class:`timar_ros.streaming.Conversation`."""
-
-    context_seconds: float | None = None
-    mask_history_agent: bool = True
-    guidance: float = 1.0
-    guidance_schedule: str = "constant"
-    temperature: float = 1.0
-    sampling_steps: int | None = None
-    iterations: int = 1
-    order: str = "left_to_right"
-    context_policy: str = "sliding"
-    kept_turns: int = 3
-    noise_correlation: float | None = None
-    head_crossover: float | None = None
-
-    def check(self, model: Timar) -> None:
-        """:raises UserError: on a value that the model cannot serve."""
-        longest = model.config.context_seconds
-        if self.context_seconds is not None:
-            turns = self.context_seconds / model.config.turn_seconds
-            if not (math.isclose(turns, round(turns)) and 1 <= round(turns) <= model.config.context_turns):
-                raise UserError(
-                    f"context_seconds = {self.context_seconds}: need whole turns of {model.config.turn_seconds} s, "
-                    f"at most {longest} s"
-                )
-        for name, value, allowed in (
-            ("guidance_schedule", self.guidance_schedule, ("constant", "linear")),
-            ("order", self.order, ("left_to_right", "random")),
-            ("context_policy", self.context_policy, POLICIES),
-        ):
-            if value not in allowed:
-                raise UserError(f"{name} = '{value}': use {' or '.join(allowed)}")
-        for name, number, low, high in (
-            ("sampling_steps", self.sampling_steps or 2, 2, 1000),
-            ("iterations", self.iterations, 1, model.config.turn_frames),
-            ("kept_turns", self.kept_turns, 0, model.config.context_turns),
-            ("head_crossover", self.head_crossover or 0, 0, model.config.motion_rate / 4),
-        ):
-            if not low <= number <= high:
-                raise UserError(f"{name} = {number}: must be within {low} and {high}")
-        for name, real in (
-            ("guidance", self.guidance),
-            ("temperature", self.temperature),
-            ("noise_correlation", self.noise_correlation or 0.0),
-        ):
-            if not (math.isfinite(real) and real >= 0):
-                raise UserError(f"{name} = {real}: must be finite and not negative")
 
 
 @dataclasses.dataclass
@@ -112,27 +62,34 @@ class ConversationBatch:
 
     A conversation's result does not depend on who shares the batch (up to rounding).
 
-    :param engine: ``cached`` (keys and values of past turns are kept) or ``oracle`` (the whole window at every turn).
+    :param options: how motion is sampled and how much is remembered; ``changes`` replace single options.
     :param seed: one for all, or one a conversation; None draws one.
-    :param options: see :class:`timar_ros.streaming.Conversation`.
+    :param iterations: rounds of masked decoding in a turn; the frames of a round see those of earlier rounds.
+    :param guidance_schedule: ``constant``, or ``linear`` over the rounds of masked decoding.
+    :raises UserError: on values that are not allowed, or that the model cannot serve.
     """
 
     def __init__(
         self,
         model: Timar,
         conversations: int,
+        options: SamplingOptions | None = None,
         *,
         seed: int | Sequence[int] | None = None,
-        engine: str = "cached",
-        **options: Any,
+        iterations: int = 1,
+        guidance_schedule: str = "constant",
+        **changes: Any,
     ) -> None:
         model.eval()
-        self.options = ConversationOptions(**options)
-        self.options.check(model)
+        self.options = dataclasses.replace(options or SamplingOptions(), **changes)
         config = model.config
-        seconds = config.context_seconds if self.options.context_seconds is None else self.options.context_seconds
-        window = Window(round(seconds / config.turn_seconds), self.options.context_policy, self.options.kept_turns)
-        self.engine = make_engine(engine, model, window, conversations)
+        if guidance_schedule not in ("constant", "linear"):
+            raise UserError(f"guidance_schedule = '{guidance_schedule}': use constant or linear")
+        if not 1 <= iterations <= config.turn_frames:
+            raise UserError(f"iterations = {iterations}: must be within 1 and {config.turn_frames}")
+        self.iterations, self.guidance_schedule = iterations, guidance_schedule
+        window = Window(self.options.context_turns(config), self.options.context_policy)
+        self.engine = make_engine(self.options.engine, model, window, conversations)
         self.model = self.engine.model
         if seed is None:
             seed = secrets.randbits(62)
@@ -140,7 +97,7 @@ class ConversationBatch:
         if len(self.seeds) != conversations:
             raise UserError(f"{len(self.seeds)} seeds for {conversations} conversations: give one, or one each")
         for each in self.seeds:
-            if not 0 <= each < 2**63:
+            if not 0 <= each <= LARGEST_SEED:
                 raise UserError(f"seed = {each}: must be within 0 and 2^63 - 1")
         self.turns = [0] * conversations
         self.steps = self.options.sampling_steps or config.sampling_steps
@@ -175,7 +132,7 @@ class ConversationBatch:
         if not rows:
             return [None] * len(self)
         tokens, motion = self._turn(rows, given, self.options.guidance)
-        encoded = self.options.iterations == 1 and self.options.mask_history_agent
+        encoded = self.iterations == 1 and self.options.mask_history_agent
         for index, row in enumerate(rows):
             self._remember(row, tokens[index], motion[index], encoded)
         return self._scatter(rows, motion)
@@ -206,6 +163,11 @@ class ConversationBatch:
                 if turn.motion is not None:
                     motion = self._tensor(_checked(turn.motion, self._motion_shape, "agent motion"))
                 self._remember(row, tokens[index], motion, encoded=False)
+
+    def amend_plan(self, row: int, number: int, motion: Motion) -> None:
+        """Tell what the agent really does in a planned turn ``[F, 56]``: :meth:`observe` remembers it instead."""
+        if number in self._planned[row]:
+            self._planned[row][number] = self._tensor(motion)
 
     @torch.inference_mode()
     def prepare(self) -> None:
@@ -289,7 +251,7 @@ class ConversationBatch:
 
     def _turn(self, rows: Sequence[int], given: Sequence[TurnData], guidance: float) -> tuple[Tensor, Tensor]:
         """Tokens ``[A, 4F + 10, d]`` and motion ``[A, F, 56]`` (fp32) of current turns."""
-        if isinstance(self.engine, CachedEngine) and self.engine.padded and self.options.iterations == 1:
+        if isinstance(self.engine, CachedEngine) and self.engine.padded and self.iterations == 1:
             tokens, drawn = self._static_turn(self.engine, rows, given, guidance)
         else:
             tokens = self._tokens(given)
@@ -359,20 +321,17 @@ class ConversationBatch:
         noise = [self._noise(row, turn) for row, turn in zip(rows, given, strict=True)]
         initial = self._tensor(np.stack([pair[0] for pair in noise]))
         added = self._tensor(np.stack([pair[1] for pair in noise], axis=1))
-        order = torch.from_numpy(
-            np.stack([frame_order(self.seeds[r], self.turns[r], frames, options.order) for r in rows])
-        )
-        rank = order.argsort(dim=1).to(model.device)
+        rank = torch.arange(frames, device=model.device).expand(count, -1)
         masked = self._masks[1].repeat(count, 1)
         motion, expected = torch.zeros((2, count, frames, model.config.motion_width), device=model.device)
         tokens, left = tokens.clone(), frames
-        for each in range(options.iterations):
-            remaining = frames_left(each, options.iterations, frames, left)
+        for each in range(self.iterations):
+            remaining = frames_left(each, self.iterations, frames, left)
             taken = (rank >= frames - left) & (rank < frames - remaining)
             branches = torch.stack((tokens, model.without_user(tokens)), 1) if guidance != 1.0 else tokens.unsqueeze(1)
             z = self.engine.condition(rows, branches, masked)
             strength = guidance
-            if options.guidance_schedule == "linear":
+            if self.guidance_schedule == "linear":
                 strength = 1 + (guidance - 1) * (frames - remaining) / frames
             chosen = z.transpose(1, 2)[taken]  # [frames of this round over all, G, D]
             drawn = model.sample_motion(chosen, (initial[taken], added[:, taken]), options.temperature, strength)

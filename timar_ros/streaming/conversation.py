@@ -15,64 +15,17 @@ from timar_ros.streaming.batch import ConversationBatch, Motion, Noise, TurnData
 class Conversation:
     """TIMAR turn by turn (paper, section 3.5).
 
-    Speech is taken as the model takes it: normalised samples. Shapes: N samples and F frames a turn.
+    Speech is taken as the model takes it: normalised samples. :class:`timar_ros.streaming.Pipeline` takes raw audio.
+    Shapes: N samples and F frames a turn.
 
-    :param context_seconds: the window, current turn included; default: the model's longest.
-    :param mask_history_agent: whether the agent's own past motion is hidden from the network (the paper's evaluation).
-    :param guidance: classifier-free guidance strength; 1 is none.
-    :param guidance_schedule: ``constant``, or ``linear`` over the rounds of iterated decoding.
-    :param temperature: multiplies the noise that sampling adds.
-    :param sampling_steps: diffusion steps, 2 or more; default: the model's.
-    :param iterations: rounds of masked decoding in a turn; the frames of a round see those of earlier rounds.
-    :param order: in which order rounds take frames, ``left_to_right`` or ``random``.
     :param seed: noise is a function of (seed, turn number); None draws a seed, readable as ``.seed``.
-    :param context_policy: ``sliding`` (always the newest turns, the paper) or ``stepped`` (history grows to the window,
-        then falls back to ``kept_turns``: a fourth of the idle work).
-    :param noise_correlation: seconds over which sampling noise is correlated from frame to frame and turn to turn;
-        0: white (the paper); default: what the model recommends.
-    :param head_crossover: frequency [Hz] below which the head moves as it was drawn, and above which as it is to be
-        expected; 0: as drawn throughout (the paper); default: what the model recommends.
-    :param engine: ``cached``, or ``oracle``: the same by recomputing the whole window every turn. Models whose
-        attention is not causal, or that have a decoder, always get the oracle, and the log says so.
-    :raises UserError: on values that cannot be.
+    :param options: of :class:`ConversationBatch`, of which this is one conversation: ``guidance=1.5``,
+        ``engine="oracle"`` and so on.
+    :raises UserError: on values that are not allowed.
     """
 
-    def __init__(
-        self,
-        model: Timar,
-        context_seconds: float | None = None,
-        mask_history_agent: bool = True,
-        guidance: float = 1.0,
-        guidance_schedule: str = "constant",
-        temperature: float = 1.0,
-        sampling_steps: int | None = None,
-        iterations: int = 1,
-        order: str = "left_to_right",
-        seed: int | None = None,
-        context_policy: str = "sliding",
-        kept_turns: int = 3,
-        noise_correlation: float | None = None,
-        head_crossover: float | None = None,
-        engine: str = "cached",
-    ) -> None:
-        self.batch = ConversationBatch(
-            model,
-            1,
-            seed=seed,
-            engine=engine,
-            context_seconds=context_seconds,
-            mask_history_agent=mask_history_agent,
-            guidance=guidance,
-            guidance_schedule=guidance_schedule,
-            temperature=temperature,
-            sampling_steps=sampling_steps,
-            iterations=iterations,
-            order=order,
-            context_policy=context_policy,
-            kept_turns=kept_turns,
-            noise_correlation=noise_correlation,
-            head_crossover=head_crossover,
-        )
+    def __init__(self, model: Timar, seed: int | None = None, **options: Any) -> None:
+        self.batch = ConversationBatch(model, 1, seed=seed, **options)
 
     @property
     def model(self) -> Timar:

@@ -17,7 +17,8 @@ from torch import Tensor
 from timar_ros.model import Timar
 from timar_ros.model.tokens import agent_motion_slice
 
-POLICIES = ("sliding", "stepped")
+KEPT_TURNS = 3
+"""Turns of history that the stepped policy keeps when the window is full."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,19 +34,18 @@ class Window:
     """How much history is kept: at most ``turns - 1`` past turns beside the current one.
 
     ``sliding`` keeps the newest ``turns - 1`` (the paper). ``stepped`` lets history grow to ``turns - 1`` and then
-    keeps the newest ``kept``, so that positions shift once in ``turns - kept`` turns instead of at every turn.
+    keeps the newest ``KEPT_TURNS``, so that positions shift once in several turns instead of at every turn.
     """
 
     turns: int
     policy: str = "sliding"
-    kept: int = 3
 
     def trim(self, history: deque[HistoryTurn]) -> int:
         """Drop what no longer fits; returns how many turns were dropped."""
         limit = self.turns - 1
         if len(history) <= limit:
             return 0
-        dropped = len(history) - (limit if self.policy == "sliding" else min(self.kept, limit))
+        dropped = len(history) - (limit if self.policy == "sliding" else min(KEPT_TURNS, limit))
         for _ in range(dropped):
             history.popleft()
         return dropped

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.float32]
 
-_NOISE, _ORDER = 0, 1
+_NOISE = 0
 _HEAD = slice(53, 56)
 # The correlated noise forgets what is this many time constants old (0.1 %): with one pole, and with two.
 _TAIL, _LONG_TAIL = 7, 6
@@ -40,13 +40,6 @@ def turn_noise(
     if head_correlation > 0:
         drawn[..., _HEAD] = _filtered(white, turn, _smooth_kernel(frames, head_correlation), _HEAD)
     return drawn[0], drawn[1:]
-
-
-def frame_order(seed: int, turn: int, frames: int, order: str) -> NDArray[np.int64]:
-    """The order in which iterated decoding takes a turn's frames ``[F]``: ``left_to_right`` or ``random``."""
-    if order == "left_to_right":
-        return np.arange(frames)
-    return _generator(seed, turn, _ORDER).permutation(frames)
 
 
 @functools.lru_cache(maxsize=64)

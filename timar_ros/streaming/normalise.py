@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
 from timar_ros.streaming.activity import FRAME_SAMPLES
+from timar_ros.streaming.options import NORMALISING
 from timar_ros.streaming.resampling import MODEL_RATE
 
-KINDS = ("clip", "running")
 EPSILON = 1e-7  # added to the variance, as the encoder's own feature extractor does
 
 # What a speaker is taken to be before anything was heard, and how many seconds of speech that belief is worth.
@@ -167,7 +167,7 @@ def make_normaliser(kind: str, clip: NDArray[np.float32] | None = None) -> Norma
     if kind == "running":
         return RunningNormaliser()
     if kind != "clip":
-        raise UserError(f"normalising = '{kind}': use {' or '.join(KINDS)}")
+        raise UserError(f"normalising = '{kind}': use {' or '.join(NORMALISING)}")
     if clip is None:
         raise UserError("normalising = 'clip' needs the whole recording, which a live stream is not: use 'running'")
     return ClipNormaliser(clip)

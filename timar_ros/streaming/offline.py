@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from timar_ros.errors import UserError, require
 from timar_ros.resources import share
 from timar_ros.streaming.activity import FRAME_SAMPLES, ActivityDetector
-from timar_ros.streaming.pipeline import Frames, Pipeline, PipelineOptions, TurnMotion
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
+from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.pipeline import Frames, Pipeline, TurnMotion
+from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.turn_types import TurnInput
 from timar_ros.streaming.turns import Role, TurnBuilder
 
@@ -96,7 +97,7 @@ def _find(name: str) -> Path | None:
 
 
 def generate(
-    model: Timar | None,
+    model: Timar,
     options: PipelineOptions | None,
     user: NDArray[np.float32],
     agent: NDArray[np.float32],
@@ -106,34 +107,36 @@ def generate(
     user_rate: int = MODEL_RATE,
     agent_rate: int = MODEL_RATE,
     motion_rate: float = MOTION_RATE,
-    pipeline: Pipeline | None = None,
+    speech_ahead: bool = True,
 ) -> Frames:
     """The agent's motion for a recorded conversation: what the live graph gives for it, to the bit.
 
     :param user: the user's speech ``[n]`` in [-1, 1]; ``agent`` likewise. The shorter one is followed by silence.
     :param user_motion: ``[T, 56]`` in TIMAR order from the same start, NaN where not tracked; None: no tracker.
     :param progress: called with (turns done, turns in all).
-    :param pipeline: a pipeline to use instead of one made from model and options.
+    :param speech_ahead: rolling mode: whether the agent's speech comes ahead of its time, as from a speech synthesizer.
     :returns: ``[T, 56]`` float32 at 25 Hz, T = 25·seconds of the longer recording, rounded down.
     :raises UserError: when a recording cannot be used or is shorter than a frame, or options do not fit the model.
     """
     frames = int(max(len(user) / user_rate, len(agent) / agent_rate) * MOTION_RATE + 1e-9)
     if frames < 1:
         raise UserError("the recording is shorter than one motion frame (40 ms)")
-    if pipeline is None:
-        pipeline = Pipeline(
-            model,
-            options,
-            user_clip=_at_model_rate(user, user_rate),
-            agent_clip=_at_model_rate(agent, agent_rate),
-        )
-    total = -(-frames // round(pipeline.turn_seconds * MOTION_RATE))
-    made: list[Frames] = []
-    for motion in run(pipeline, turns_of(pipeline, user, agent, user_motion, user_rate, agent_rate, motion_rate)):
-        made.append(motion.frames)
+    pipeline = Pipeline(
+        model,
+        options,
+        user_clip=_at_model_rate(user, user_rate),
+        agent_clip=_at_model_rate(agent, agent_rate),
+    )
+    total = -(-frames // round(pipeline.step_seconds * MOTION_RATE))
+    made = np.zeros((frames, MOTION_SIZE), np.float32)
+    turns = turns_of(pipeline, user, agent, user_motion, user_rate, agent_rate, motion_rate, speech_ahead=speech_ahead)
+    for done, motion in enumerate(run(pipeline, turns), start=1):
+        # Each frame goes with what is said at its time. Where nothing is known of the first hop, the head rests.
+        first = round(motion.about_ns * MOTION_RATE / NS)
+        made[first : first + len(motion.frames)] = motion.frames[: max(frames - first, 0)]
         if progress is not None:
-            progress(min(len(made), total), total)
-    return np.concatenate(made)[:frames]
+            progress(min(done, total), total)
+    return made
 
 
 def speaking_frames(agent: Frames, rate: int, frames: int) -> NDArray[np.uint8]:
@@ -146,7 +149,7 @@ def speaking_frames(agent: Frames, rate: int, frames: int) -> NDArray[np.uint8]:
 def run(pipeline: Pipeline, turns: Iterator[TurnInput]) -> Iterator[TurnMotion]:
     """Motion of all turns that get any, one after the other."""
     for turn in turns:
-        motion = pipeline.process(turn)
+        motion = pipeline.step(turn)
         if motion is not None:
             yield motion
         pipeline.idle()
@@ -161,17 +164,17 @@ def turns_of(
     agent_rate: int = MODEL_RATE,
     motion_rate: float = MOTION_RATE,
     start_ns: int = 0,
+    *,
+    speech_ahead: bool = True,
 ) -> Iterator[TurnInput]:
     """The turns of a recorded conversation, cut by the same TurnBuilder that the live graph has."""
     options = pipeline.options
-    builder = TurnBuilder(
-        pipeline.turn_seconds,
-        options.mode,
-        agent_ahead=options.mode == "anticipatory",
-        planning_lead=options.planning_lead,
-    )
+    builder = TurnBuilder.of(options, pipeline.turn_seconds)
     # A turn that is planned needs the agent's speech to its end, and a little for resampling.
     ahead = math.ceil(pipeline.turn_seconds) if options.mode == "anticipatory" else 0
+    if options.mode == "rolling" and speech_ahead:
+        ahead = math.ceil(options.look_ahead) + 1
+        builder.advance(start_ns - ahead * NS)  # by this clock the first chunk is ahead
     tracks: tuple[tuple[Role, Frames, int, int], ...] = (
         ("user", user, user_rate, 0),
         ("agent", agent, agent_rate, ahead),

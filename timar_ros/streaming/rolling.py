@@ -28,6 +28,7 @@ from timar_ros.errors import UserError
 from timar_ros.model import Timar
 from timar_ros.streaming.batch import ConversationBatch, Motion, TurnData
 from timar_ros.streaming.noise import turn_noise
+from timar_ros.streaming.options import SamplingOptions
 
 
 @dataclasses.dataclass
@@ -54,7 +55,7 @@ class RollingBatch:
     :param hop_frames: H, frames of a hop; must divide a turn's frames.
     :param margin_frames: frames from the end of a hop to the first frame shown: time to compute and to travel.
     :param seed: one for all conversations, or one each.
-    :param options: what :class:`ConversationBatch` takes.
+    :param options: how motion is sampled and how much is remembered.
     :raises UserError: when the hop does not divide the turn, or with open history (``mask_history_agent`` False).
     """
 
@@ -66,7 +67,8 @@ class RollingBatch:
         hop_frames: int,
         margin_frames: int,
         seed: int | Sequence[int],
-        **options: Any,
+        options: SamplingOptions | None = None,
+        **changes: Any,
     ) -> None:
         config = model.config
         if not 1 <= hop_frames <= config.turn_frames or config.turn_frames % hop_frames:
@@ -79,7 +81,8 @@ class RollingBatch:
                 f"margin = {margin_frames / config.motion_rate:g} s: must be at most a turn less a hop, "
                 f"{(config.turn_frames - hop_frames) / config.motion_rate:g} s"
             )
-        if not options.get("mask_history_agent", True):
+        options = dataclasses.replace(options or SamplingOptions(), **changes)
+        if not options.mask_history_agent:
             raise UserError(
                 "mask_history_agent = False: rolling turns overlap, so the agent's past motion stays hidden"
             )
@@ -88,14 +91,23 @@ class RollingBatch:
         self._frame_samples = config.turn_samples // config.turn_frames
         seeds = [seed] * conversations if isinstance(seed, int) else list(seed)
         rows = [each for each in seeds for _ in range(self.grids)]
-        self.batch = ConversationBatch(model, conversations * self.grids, seed=rows, **options)
+        self.batch = ConversationBatch(model, conversations * self.grids, options, seed=rows)
         self._recent = [_Recent(config.turn_samples, config.turn_frames, config.motion_width) for _ in seeds]
-        correlation = options.get("noise_correlation")
+        correlation = options.noise_correlation
         self._correlation = config.motion_rate * (config.noise_correlation if correlation is None else correlation)
         self._head_correlation = config.motion_rate * (config.head_noise_correlation if correlation is None else 0.0)
 
     def __len__(self) -> int:
         return len(self._recent)
+
+    @property
+    def options(self) -> SamplingOptions:
+        """How motion is sampled; may be replaced between steps."""
+        return self.batch.options
+
+    @options.setter
+    def options(self, options: SamplingOptions) -> None:
+        self.batch.options = options
 
     @property
     def ahead_samples(self) -> int:
@@ -117,8 +129,8 @@ class RollingBatch:
             if hop is None:
                 rows.append(None)
                 continue
+            self.miss(conversation, hop)
             recent = self._recent[conversation]
-            recent.push(hop, self._samples(hop.user_speech, "user"), self._samples(hop.agent_speech, "agent"))
             row = conversation * self.grids + hop.number % self.grids
             turn = hop.number // self.grids
             rows.append(row)
@@ -140,6 +152,11 @@ class RollingBatch:
             plan = None if place is None else plans[place]
             made.append(tail[-self.hop_frames :] if tail is not None else plan[shown] if plan is not None else None)
         return made
+
+    def miss(self, conversation: int, hop: Hop) -> None:
+        """Hear and see a hop without answering it; later hops of other grids hold it."""
+        user, agent = self._samples(hop.user_speech, "user"), self._samples(hop.agent_speech, "agent")
+        self._recent[conversation].push(hop, user, agent)
 
     @torch.inference_mode()
     def prepare(self) -> None:

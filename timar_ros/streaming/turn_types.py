@@ -9,16 +9,6 @@ from numpy.typing import NDArray
 
 Speech = NDArray[np.float32]
 
-PLANNING_LEAD = 0.24
-"""How long before it begins a turn is usually planned [s]: time to compute, to travel, to look ahead; whole frames."""
-
-HOP = 0.2
-"""Rolling mode: a turn begins so often [s]; whole frames that divide the turn."""
-HOP_MARGIN = 0.12
-"""Rolling mode: from the end of a hop to its first frame [s]: time to compute and to travel; whole frames."""
-LOOK_AHEAD = 0.4
-"""Rolling mode: how much of the agent's speech after a hop is heard where it is ahead [s]."""
-
 
 @dataclass
 class TurnInput:

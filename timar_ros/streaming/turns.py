@@ -6,10 +6,11 @@ byte of the turns. docs/turns.md tells the rules.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from timar_ros.streaming.options import MODES, Mode, PipelineOptions
 from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.turn_audio import NS, AudioStream, AudioTrack
 from timar_ros.streaming.turn_checks import (
@@ -23,7 +24,10 @@ from timar_ros.streaming.turn_checks import (
     check_samples,
 )
 from timar_ros.streaming.turn_motion import MotionTrack
-from timar_ros.streaming.turn_types import HOP, HOP_MARGIN, LOOK_AHEAD, TurnCounters, TurnInput, VoiceTiming
+from timar_ros.streaming.turn_types import TurnCounters, TurnInput, VoiceTiming
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["TurnBuilder", "TurnCounters", "TurnInput"]
 
@@ -71,25 +75,25 @@ class TurnBuilder:
     def __init__(
         self,
         turn_seconds: float = 1.0,
-        mode: Literal["reactive", "anticipatory", "rolling"] = "reactive",
+        mode: Mode = "reactive",
         *,
         max_lateness: float = 0.05,
         tracker_timeout: float = 0.25,
         max_ahead: float = 60.0,
         max_pause: float = 10.0,
         agent_ahead: bool | None = None,
-        planning_lead: float = 0.0,
+        planning_lead: float = PipelineOptions.planning_lead,
         first_number: int = 0,
-        look_ahead: float = LOOK_AHEAD,
-        voice_delay: float = HOP + HOP_MARGIN,
+        look_ahead: float = PipelineOptions.look_ahead,
+        voice_delay: float = PipelineOptions.hop + PipelineOptions.hop_margin,
     ) -> None:
         frames = turn_seconds * MOTION_RATE
         if frames < 1 or abs(frames - round(frames)) > 1e-6:
             raise ValueError(
                 f"turn_seconds is {turn_seconds}; it must be a whole number of frames of {1 / MOTION_RATE} s"
             )
-        if mode not in ("reactive", "anticipatory", "rolling"):
-            raise ValueError(f"mode is '{mode}'; it must be 'reactive', 'anticipatory' or 'rolling'")
+        if mode not in MODES:
+            raise ValueError(f"mode is '{mode}'; it must be {' or '.join(map(repr, MODES))}")
         for name, value in (
             ("max_lateness", max_lateness),
             ("tracker_timeout", tracker_timeout),
@@ -131,6 +135,18 @@ class TurnBuilder:
         self._fresh: int | None = None  # the latest time shown by data since the last advance()
         self._now: int | None = None  # the last advance()'s clock
         self._offset: int | None = None  # conversation time minus that clock
+
+    @classmethod
+    def of(cls, options: PipelineOptions, turn_seconds: float, **more: Any) -> Self:
+        """A builder of what a pipeline with these options takes, with turns of the model's length [s]."""
+        return cls(
+            options.step_seconds(turn_seconds),
+            options.mode,
+            planning_lead=options.planning_lead,
+            look_ahead=options.look_ahead,
+            voice_delay=options.hop + options.hop_margin,
+            **more,
+        )
 
     @property
     def next_number(self) -> int:
