@@ -20,16 +20,17 @@ CONTROLLERS = ("joint_state_broadcaster", "head_controller")
 
 
 def generate_launch_description() -> LaunchDescription:
-    made = description(
+    return description(
         extra=_robot,
+        declared=[
+            DeclareLaunchArgument("rviz", default_value="false", description="show the robot in RViz"),
+            DeclareLaunchArgument("gui", default_value="true", description="show Gazebo's window"),
+        ],
         source="recording",
         recording=share("samples", "conversation.flac"),
         user_motion=share("samples", "conversation_user.npz"),
         sim="builtin",
     )
-    made.add_action(DeclareLaunchArgument("rviz", default_value="false", description="show the robot in RViz"))
-    made.add_action(DeclareLaunchArgument("gui", default_value="true", description="show Gazebo's window"))
-    return made
 
 
 def _robot(context: LaunchContext, options: GraphOptions) -> list[LaunchDescriptionEntity]:

@@ -22,15 +22,18 @@ TRUE = ("true", "1", "yes")
 Extra = Callable[[LaunchContext, GraphOptions], Sequence[LaunchDescriptionEntity]]
 
 
-def description(extra: Extra | None = None, **defaults: Any) -> LaunchDescription:
+def description(
+    extra: Extra | None = None, declared: Sequence[DeclareLaunchArgument] = (), **defaults: Any
+) -> LaunchDescription:
     """The whole graph: every field of GraphOptions is a launch argument.
 
     :param extra: gives further actions, from the options that the user has chosen.
+    :param declared: arguments of the launch file itself. An argument exists for what is declared after it, so these
+        come before ``extra`` is called, which may read them.
     :param defaults: defaults of this launch file, where they differ from GraphOptions'.
     """
-    return LaunchDescription(
-        [*arguments(**defaults), OpaqueFunction(function=lambda context: build(options_from(context), context, extra))]
-    )
+    act = OpaqueFunction(function=lambda context: build(options_from(context), context, extra))
+    return LaunchDescription([*declared, *arguments(**defaults), act])
 
 
 def arguments(**defaults: Any) -> list[DeclareLaunchArgument]:
