@@ -112,4 +112,5 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    # Such as a bag that could not be written whole: whoever started the node must learn of it.
+    return 0 if node.fault is None else 1
