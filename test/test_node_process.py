@@ -87,3 +87,32 @@ def test_a_fault_at_the_end_is_told_by_the_exit_code(started: list[subprocess.Po
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 1
     assert "lost the bag" in error
+
+
+def test_configuring_is_interrupted_in_one_line(started: list[subprocess.Popen[str]]) -> None:
+    text = NODE.format(seconds=0, then="pass").replace("def deactivate(self):", "def configure(self):")
+    text = text.replace("time.sleep(0)", "time.sleep(60)").replace("self.trigger_configure()", "pass")
+    text = text.replace("self.trigger_activate()", "self.create_timer(0.0, self.trigger_configure)")
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    assert process.stdout.readline() == "easing\n"
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    assert "told to end" in error
+    assert len(error.splitlines()) == 1, error
+
+
+def test_nothing_is_left_to_collect_at_the_end(started: list[subprocess.Popen[str]]) -> None:
+    text = NODE.format(seconds=0, then="pass").replace(
+        "sys.exit(run(Slow))", "run(Slow); import gc; print(gc.get_count(), gc.get_freeze_count())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+    started.append(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=30)[0]
+    assert int(out.split()[-1]) > 10_000  # frozen objects, which the interpreter leaves out as it ends

@@ -19,7 +19,7 @@ from rclpy.node import Node
 
 from timar_ros.errors import UserError
 from timar_ros.nodes import qos
-from timar_ros.nodes.endpoints import COMMON, EndpointNode
+from timar_ros.nodes.endpoints import COMMON, EndpointNode, ToldToEndError
 from timar_ros.nodes.parameters import Parameter
 from timar_ros.nodes.process import run
 from timar_ros.nodes.statistics import Statistics
@@ -49,6 +49,8 @@ class ManagedNode(EndpointNode):
         self.statistics = Statistics()
         self.phase = "unconfigured"
         self.fault: str | None = None
+        self.loading = False
+        """Whether `configure` runs."""
         self.prepare_endpoints()
         self.declare_table((*self.PARAMETERS, *COMMON))
         self._guard_invalid_transitions()
@@ -84,7 +86,7 @@ class ManagedNode(EndpointNode):
         """Run `configure`; on failure the node is as it was and can be configured again."""
         self.statistics = Statistics()
         self._scope = self._configured
-        result = self._attempt("configure", self.configure, FAILURE)
+        result = self._attempt("configure", self._load, FAILURE)
         if result is SUCCESS:
             self.phase = "inactive"
         else:
@@ -126,6 +128,16 @@ class ManagedNode(EndpointNode):
         self._go_unconfigured()
         return SUCCESS
 
+    def _load(self) -> None:
+        # A model that is half loaded needs no orderly end: whoever wants the node to end need not wait for the rest.
+        try:
+            self.loading = True
+            self.configure()
+        except KeyboardInterrupt as interrupted:
+            raise ToldToEndError("told to end while it configured") from interrupted
+        finally:
+            self.loading = False
+
     def _begin(self) -> None:
         self.await_subscribers()
         self.activate()
@@ -134,6 +146,10 @@ class ManagedNode(EndpointNode):
         # rclpy swallows exceptions of transitions (rclpy#1673), so they are caught and told here.
         try:
             hook()
+        except ToldToEndError as error:
+            self.fault = None
+            self.get_logger().info(str(error))
+            return otherwise
         except UserError as error:
             self.fault = f"cannot {what}: {error}"
             self.get_logger().error(self.fault)

@@ -41,6 +41,10 @@ COMMON = (
 )
 
 
+class ToldToEndError(Exception):
+    """A transition was given up because the process is to end: no fault."""
+
+
 class EndpointNode(ParameterNode, LifecycleNode):
     """What a node created with these methods in `configure` is destroyed at cleanup, in `activate` at deactivation."""
 
@@ -161,7 +165,7 @@ class EndpointNode(ParameterNode, LifecycleNode):
                 if time.monotonic() > deadline:
                     raise UserError(f"{topic} has {count} of {number} expected subscribers: are the other nodes up?")
                 if self.stopping():
-                    raise UserError(f"told to end while waiting for the subscribers of {topic}")
+                    raise ToldToEndError(f"told to end while waiting for the subscribers of {topic}")
                 time.sleep(0.005)
 
     def quiet_inputs(self) -> list[str]:

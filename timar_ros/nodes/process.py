@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,6 @@ from rclpy.signals import SignalHandlerOptions
 from timar_ros.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from timar_ros.nodes.base import ManagedNode
 
 SUPERVISED = "TIMAR_SUPERVISOR_PID"
@@ -39,8 +38,11 @@ SIGINT comes twice: to the whole process group, and from launch to each of its p
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of raising; one that comes more than REPEAT later interrupts."""
+def interruptible(at_once: Callable[[], bool] = lambda: False) -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event instead of raising; one that comes more than REPEAT later interrupts.
+
+    :param at_once: whether the first one is to raise KeyboardInterrupt as well, for work that needs no orderly end.
+    """
     asked = threading.Event()
     since = 0.0
 
@@ -49,6 +51,8 @@ def interruptible() -> Iterator[threading.Event]:
         if not asked.is_set():
             since = time.monotonic()
             asked.set()
+            if at_once():
+                raise KeyboardInterrupt
         elif time.monotonic() - since > REPEAT:
             raise KeyboardInterrupt
 
@@ -104,11 +108,18 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
     """
     # Worker threads run Python between kernels; at the default of 5 ms they would delay every callback by that much.
     sys.setswitchinterval(5e-4)
-    with interruptible() as stop:
-        return _run(node_class, argv, stop)
+    made: list[ManagedNode] = []
+    with interruptible(lambda: any(node.loading for node in made)) as stop:
+        code = _run(node_class, argv, stop, made)
+    # As it ends the interpreter looks several times through all objects, which are many once torch is loaded. Frozen
+    # ones it leaves out: a second or more, for which a launch would not wait.
+    gc.freeze()
+    return code
 
 
-def _run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None, stop: threading.Event) -> int:
+def _run(
+    node_class: Callable[[], ManagedNode], argv: Sequence[str] | None, stop: threading.Event, made: list[ManagedNode]
+) -> int:
     follow_supervisor()
     try:
         try:
@@ -121,6 +132,7 @@ def _run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None, stop
         print(f"error: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    made.append(node)
     node.stopping = stop.is_set
     executor.add_node(node)
     try:
