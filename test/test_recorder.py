@@ -164,7 +164,7 @@ def test_any_end_leaves_a_readable_bag(graph: Any, tmp_path: Path, how: signal.S
         spin(executor, lambda: audio.get_subscription_count() == 1, "the recorder")
         assert "recording into" in process.stdout.readline()
         index = 0
-        file = tmp_path / "bag" / "bag.mcap"
+        file = tmp_path / "bag" / "bag_0.mcap"
 
         def publish_until_written() -> bool:
             nonlocal index
