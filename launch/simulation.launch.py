@@ -13,7 +13,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from timar_ros.nodes.graph import GraphOptions
-from timar_ros.nodes.launching import TRUE, description
+from timar_ros.nodes.launching import TRUE, description, full_namespace
 from timar_ros.resources import share
 
 CONTROLLERS = ("joint_state_broadcaster", "head_controller")
@@ -34,7 +34,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _robot(context: LaunchContext, options: GraphOptions) -> list[LaunchDescriptionEntity]:
-    namespace = "/" + options.namespace.strip("/")
+    namespace = full_namespace(context, options)
     rviz = LaunchConfiguration("rviz").perform(context).lower() in TRUE
     gui = LaunchConfiguration("gui").perform(context).lower() in TRUE
     actions: list[LaunchDescriptionEntity] = []

@@ -12,13 +12,15 @@ from types import ModuleType
 from typing import Any
 
 MODULES = {
-    "launch": "LaunchContext LaunchDescription LaunchDescriptionEntity SomeSubstitutionsType Substitution",
+    "launch": "Event EventHandler LaunchContext LaunchDescription LaunchDescriptionEntity",
     "launch.actions": "DeclareLaunchArgument EmitEvent GroupAction IncludeLaunchDescription LogInfo OpaqueCoroutine "
     "OpaqueFunction RegisterEventHandler SetLaunchConfiguration Shutdown TimerAction",
     "launch.conditions": "IfCondition UnlessCondition",
     "launch.event_handlers": "OnProcessExit OnProcessStart OnShutdown",
     "launch.events": "Shutdown matches_action",
+    "launch.events.process": "ProcessExited",
     "launch.launch_description_sources": "PythonLaunchDescriptionSource",
+    "launch.logging": "get_logger",
     "launch.substitutions": "Command FindExecutable LaunchConfiguration PathJoinSubstitution",
     "launch.utilities": "perform_substitutions",
     "launch_ros": "",

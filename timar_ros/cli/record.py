@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
                 "qos_profiles": args.qos,
                 "use_sim_time": args.use_sim_time,
             }
+            # Not `recorder`: a launch that brings up its own would ask both for transitions.
             node = Recorder(
+                "timar_record",
                 namespace=args.namespace,
                 parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
             )

@@ -100,7 +100,7 @@ def command(spec: NodeSpec, parameters: Path) -> list[str]:
     """The command line of a node's process."""
     rules = {"__ns": spec.namespace, "__node": spec.name, **spec.remappings}
     arguments = [part for old, new in rules.items() for part in ("-r", f"{old}:={new}")]
-    files = ["--params-file", spec.params_file, "--params-file", str(parameters)]
+    files = [part for file in (spec.params_file, str(parameters)) if file for part in ("--params-file", file)]
     return [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args", *arguments, *files]
 
 
