@@ -24,10 +24,24 @@ from timar_ros.nodes.parameters import Parameter
 from timar_ros.nodes.process import run
 from timar_ros.nodes.statistics import Statistics
 
-__all__ = ["ERROR", "OK", "STALE", "WARN", "ManagedNode", "Parameter", "run"]
+__all__ = ["ERROR", "OK", "WARN", "ManagedNode", "Parameter", "another_clock", "run"]
 
-OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Diagnosis = tuple[bytes, str, dict[str, str]]
+
+OTHER_CLOCK = 30.0
+"""What lies so far in the past [s] is not late: its stamps come from another clock than the node's."""
+
+
+def another_clock(behind: float) -> str | None:
+    """What to tell of input whose time lies so far behind the node's clock [s]; None when it may just be late."""
+    if behind < OTHER_CLOCK:
+        return None
+    return (
+        f"stamps lie {behind:.0f} s in the past, so they are of another clock: play the bag with --clock and set "
+        "use_sim_time, or use bag_player"
+    )
+
 
 SUCCESS, FAILURE, FAULT = (
     TransitionCallbackReturn.SUCCESS,
@@ -51,6 +65,9 @@ class ManagedNode(EndpointNode):
         self.fault: str | None = None
         self.loading = False
         """Whether `configure` runs."""
+        self.hardware = ""
+        """The device that the node works with, for the diagnostics; empty: none."""
+        self._waiting_for: list[str] = []
         self.prepare_endpoints()
         self.declare_table((*self.PARAMETERS, *COMMON))
         self._guard_invalid_transitions()
@@ -215,12 +232,18 @@ class ManagedNode(EndpointNode):
         rows: dict[str, str] = {}
         if self.phase == "active":
             level, message, rows = self.diagnose()
-            if quiet := self.quiet_inputs():
-                level, message = level if level == ERROR else STALE, f"waiting for {', '.join(quiet)}"
-                self.get_logger().info(message, throttle_duration_sec=5.0)
+            quiet = self.quiet_inputs()
+            if quiet:
+                # Silence is a state of the conversation. STALE would be about the report itself, and an aggregator
+                # makes an error of it. Where input has come before, that it stopped is worth a look.
+                fine = WARN if any(self.statistics.counted(topic) for topic in quiet) else OK
+                level, message = max(level, fine), f"waiting for {', '.join(quiet)}"
+            if quiet != self._waiting_for:
+                self._waiting_for = quiet
+                self.get_logger().info(message if quiet else "all inputs are heard")
         rows = {"state": self.phase, **self.statistics.rows(time.monotonic()), **rows}
         status = DiagnosticStatus(level=level, name=f"{self.get_fully_qualified_name()[1:]}: node", message=message)
-        status.hardware_id = "timar_ros"
+        status.hardware_id = self.hardware
         status.values = [KeyValue(key=key, value=value) for key, value in rows.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()

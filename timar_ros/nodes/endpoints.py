@@ -35,9 +35,7 @@ COMMON = (
         check=_expectation_fault,
     ),
     Parameter("expected_subscribers_timeout", 20.0, "activation fails after waiting so long [s]", 0.1, 600.0),
-    Parameter(
-        "quiet_after", 5.0, "an input silent for so long [s] is logged and reported as STALE", 0.5, 3600.0, dynamic=True
-    ),
+    Parameter("quiet_after", 5.0, "an input silent for so long [s] is logged and reported", 0.5, 3600.0, dynamic=True),
 )
 
 
