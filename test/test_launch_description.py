@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import fields
@@ -91,3 +92,8 @@ def test_every_option_is_an_argument(tools: str, name: str) -> None:
     declared = {entry["name"]: entry["help"] for entry in entries if entry["kind"] == "argument"}
     for item in fields(GraphOptions):
         assert declared[item.name].startswith(item.metadata["help"])
+
+
+def test_loggers_reach_the_tests_whatever_is_installed() -> None:
+    assert logging.getLogger("timar_ros.made.by.this.test").propagate
+    assert "launch" not in sys.modules  # imported, it would change every logger that comes after
