@@ -5,7 +5,7 @@
 #   make TORCH_INDEX=address ...    index of torch's CPU wheels, where the usual one has only CUDA builds
 #   make test ARGS='-k turns'       further arguments of the command behind demo, test and colcon
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format colcon mini synth-tools clean distclean
+.PHONY: help setup demo test lint format colcon colcon-build mini synth-tools clean distclean
 
 VENV ?= .venv
 ARGS ?=
@@ -49,14 +49,18 @@ format:  ## let ruff put the sources into form
 
 # The same package as in a ROS 2 workspace, with the wheels in place of /opt/ros.
 COLCON = build/colcon
-colcon:  ## colcon build and colcon test, with the wheels as underlay
-	@$(SET_UP) test --for colcon
-	@mkdir -p $(COLCON)
-	$(ACTIVATE) colcon --log-base $(COLCON)/log build --paths . --build-base $(COLCON)/build \
-	  --install-base $(COLCON)/install --event-handlers console_direct- --cmake-args -DCMAKE_BUILD_TYPE=Release
+colcon: colcon-build  ## colcon build and colcon test, with the wheels as underlay
 	$(ACTIVATE) colcon --log-base $(COLCON)/log test --paths . --build-base $(COLCON)/build \
 	  --install-base $(COLCON)/install --event-handlers console_direct+ --return-code-on-test-failure $(ARGS)
 	@$(ACTIVATE) colcon --log-base $(COLCON)/log test-result --test-result-base $(COLCON)/build
+
+# Links instead of copies: make colcon-build COLCON=build/colcon-links BUILD_ARGS=--symlink-install
+colcon-build:
+	@$(SET_UP) test --for colcon
+	@mkdir -p $(COLCON)
+	$(ACTIVATE) colcon --log-base $(COLCON)/log build --paths . --build-base $(COLCON)/build \
+	  --install-base $(COLCON)/install --event-handlers console_direct- $(BUILD_ARGS) \
+	  --cmake-args -DCMAKE_BUILD_TYPE=Release
 
 synth-tools:  ## the speech synthesisers that `timar synth` uses (Debian, Ubuntu; as root)
 	@set -e; missing=; for tool in espeak-ng flite; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \

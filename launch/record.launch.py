@@ -5,7 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
 from timar_ros.nodes.graph import recorder
-from timar_ros.nodes.launching import start
+from timar_ros.nodes.launching import TRUE, start
 
 ARGUMENTS = {
     "out": (None, "folder of the bag; it must not exist yet"),
@@ -21,7 +21,7 @@ def _recorder(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         value["out"],
         value["namespace"],
         storage=value["storage"],
-        use_sim_time=value["use_sim_time"].lower() == "true",
+        **({"use_sim_time": True} if value["use_sim_time"].lower() in TRUE else {}),
     )
     return start([spec])
 

@@ -13,27 +13,28 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from timar_ros.nodes.graph import GraphOptions
-from timar_ros.nodes.launching import TRUE, description
+from timar_ros.nodes.launching import TRUE, description, full_namespace
 from timar_ros.resources import share
 
 CONTROLLERS = ("joint_state_broadcaster", "head_controller")
 
 
 def generate_launch_description() -> LaunchDescription:
-    made = description(
+    return description(
         extra=_robot,
+        declared=[
+            DeclareLaunchArgument("rviz", default_value="false", description="show the robot in RViz"),
+            DeclareLaunchArgument("gui", default_value="true", description="show Gazebo's window"),
+        ],
         source="recording",
         recording=share("samples", "conversation.flac"),
         user_motion=share("samples", "conversation_user.npz"),
         sim="builtin",
     )
-    made.add_action(DeclareLaunchArgument("rviz", default_value="false", description="show the robot in RViz"))
-    made.add_action(DeclareLaunchArgument("gui", default_value="true", description="show Gazebo's window"))
-    return made
 
 
 def _robot(context: LaunchContext, options: GraphOptions) -> list[LaunchDescriptionEntity]:
-    namespace = "/" + options.namespace.strip("/")
+    namespace = full_namespace(context, options)
     rviz = LaunchConfiguration("rviz").perform(context).lower() in TRUE
     gui = LaunchConfiguration("gui").perform(context).lower() in TRUE
     actions: list[LaunchDescriptionEntity] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -27,6 +28,8 @@ OF_THE_SYSTEM = {"ros_domain", "browser", "server"}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Know the mark that only pytest-xdist acts on."""
+    # A plugin of ROS 2's `launch` may have come before: it sets a class of loggers whose messages no test can see.
+    logging.setLoggerClass(logging.Logger)
     config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs, one after the other")
 
 

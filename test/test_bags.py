@@ -61,7 +61,7 @@ def test_mcap_own_reader_agrees(tmp_path: Path) -> None:
     from mcap.reader import make_reader
 
     sent = write_small(tmp_path / "bag")
-    with (tmp_path / "bag" / "bag.mcap").open("rb") as stream:
+    with (tmp_path / "bag" / "bag_0.mcap").open("rb") as stream:
         got: dict[str, list[bytes]] = {}
         for schema, channel, message in make_reader(stream).iter_messages():
             assert schema is not None and schema.encoding == "ros2msg"
@@ -188,7 +188,7 @@ def test_truncated_mcap_is_read_up_to_its_last_chunk(tmp_path: Path, keep: float
         bag.add_topic("/user/audio", TOPICS["user/audio"])
         for index in range(300):
             bag.write("/user/audio", index, bag_messages.audio_chunk(bag.types, index, index, RATE, np.zeros(320)))
-    file = tmp_path / "bag" / "bag.mcap"
+    file = tmp_path / "bag" / "bag_0.mcap"
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * keep)])
     with BagReader(tmp_path / "bag") as reader:
         count = len(list(reader.messages()))
@@ -202,10 +202,10 @@ def test_bad_bags_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "junk.mcap").write_bytes(b"this is not an mcap file at all, not even nearly")
     (tmp_path / "junk.db3").write_bytes(b"this is not a database")
     (tmp_path / "nothing.mcap").write_bytes(b"")
-    head = (tmp_path / "good" / "good.mcap").read_bytes()[:200]
+    head = (tmp_path / "good" / "good_0.mcap").read_bytes()[:200]
     (tmp_path / "head.mcap").write_bytes(head)
     (tmp_path / "magic.mcap").write_bytes(head[:10])
-    whole = (tmp_path / "good" / "good.mcap").read_bytes()
+    whole = (tmp_path / "good" / "good_0.mcap").read_bytes()
     (tmp_path / "flipped.mcap").write_bytes(whole.replace(b"Header header", b"Hea(er header"))
     (tmp_path / "yaml").mkdir()
     (tmp_path / "yaml" / "metadata.yaml").write_text("rosbag2_bagfile_information: {version: 9}")
@@ -247,3 +247,21 @@ def test_an_existing_bag_is_not_overwritten(tmp_path: Path) -> None:
     write_small(tmp_path / "bag")
     with pytest.raises(UserError, match="choose another path"):
         BagWriter(tmp_path / "bag")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_files_and_release_are_named_as_ros2_bag_names_them(
+    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    with BagWriter(tmp_path / "talk", storage=storage) as writer:  # type: ignore[arg-type]
+        writer.add_topic("/x", TOPICS["stream_info"])
+        writer.write("/x", 1, bag_messages.stream_info(writer.types, 5, mode="reactive", seed=3))
+    suffix = "mcap" if storage == "mcap" else "db3"
+    # `ros2 bag reindex` knows a recording's files by their number.
+    assert sorted(p.name for p in (tmp_path / "talk").iterdir()) == ["metadata.yaml", f"talk_0.{suffix}"]
+    told = yaml.safe_load((tmp_path / "talk" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert (told["ros_distro"], told["relative_file_paths"]) == ("jazzy", [f"talk_0.{suffix}"])
+    with BagReader(tmp_path / "talk") as bag:
+        assert len(list(bag.messages())) == 1
+    assert b"ros_distro: rosbags" not in (tmp_path / "talk" / f"talk_0.{suffix}").read_bytes()

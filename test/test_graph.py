@@ -44,8 +44,31 @@ def test_a_recording_in_real_time_runs_by_the_wall_and_at_any_other_pace_by_its_
         specs = by_name(describe(GraphOptions(**RECORDING, speed=speed)))
         source = specs.pop("audio_source")
         assert source.parameters["publish_clock"] is simulated
-        assert source.parameters["use_sim_time"] is False
-        assert {spec.parameters["use_sim_time"] for spec in specs.values()} == {simulated}
+        # Not given where it is the wall's: a launch file may set it for all of its nodes.
+        assert source.parameters.get("use_sim_time") is (False if simulated else None)
+        assert {spec.parameters.get("use_sim_time") for spec in specs.values()} == {True if simulated else None}
+
+
+def test_what_the_user_has_not_chosen_is_left_to_the_nodes():
+    for spec in describe(GraphOptions()):
+        assert not spec.params_file
+        assert not {"device", "dtype", "seed", "robot", "use_sim_time"} & set(spec.parameters), spec.name
+    chosen = by_name(describe(GraphOptions(device="cpu", seed=3, robot="nao")))
+    assert (chosen["timar_inference"].parameters["device"], chosen["timar_inference"].parameters["seed"]) == ("cpu", 3)
+    assert chosen["retarget"].parameters["robot"] == "nao"
+
+
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [("timar_inference", n) for n in ("device", "dtype", "seed")]
+    + [("retarget", "robot"), ("head_simulator", "robot")],
+)
+def test_the_defaults_of_the_graph_are_those_of_the_nodes(node, name):
+    pytest.importorskip("rclpy")
+    from timar_ros.nodes.reference import node_class
+
+    defaults = {parameter.name: parameter.default for parameter in node_class(node).PARAMETERS}
+    assert getattr(GraphOptions, name) == defaults[name]
 
 
 def test_at_speed_0_the_source_hears_the_answers():

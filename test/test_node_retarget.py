@@ -231,8 +231,7 @@ def test_style_is_set_by_service_and_checked(bench):
     bench.until(client.service_is_ready)
 
     def ask(**style):
-        nothing = dict.fromkeys(("guidance", "temperature", "speaking_gain", "listening_gain"), math.nan)
-        future = client.call_async(SetStyle.Request(**(nothing | style)))
+        future = client.call_async(SetStyle.Request(**{name: [value] for name, value in style.items()}))
         return bench.until(lambda: future.result() if future.done() else None)
 
     answer = ask(speaking_gain=0.0, listening_gain=0.5)
@@ -244,6 +243,7 @@ def test_style_is_set_by_service_and_checked(bench):
     for wrong, words in (
         ({"speaking_gain": 9.0}, "out of range"),
         ({"guidance": 2.0}, "timar_inference"),
+        ({"listening_gain": math.nan}, "must be finite"),
     ):
         refused = ask(**wrong)
         assert not refused.success

@@ -19,7 +19,7 @@ from std_msgs.msg import String
 
 from timar_ros.errors import UserError
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import WARN, ManagedNode, Parameter
+from timar_ros.nodes.base import OK, WARN, ManagedNode, Parameter
 from timar_ros.nodes.messages import MessageError
 from timar_ros.nodes.statistics import Statistics
 
@@ -318,12 +318,44 @@ def test_diagnostics_tell_state_fault_and_figures(bench):
     node.failing.clear()
     bench.bring_up(node)
     node.statistics.latency("work", 0.004)
-    bench.until(lambda: any(s.level == DiagnosticStatus.STALE and "waiting for in" in s.message for s in statuses(got)))
+    bench.until(lambda: any(s.level == WARN and "waiting for in" in s.message for s in statuses(got)))
     rows = {item.key: item.value for item in statuses(got)[-1].values}
     assert rows["state"] == "active"
     assert rows["own"] == "1"
     assert rows["in"] == "0"
     assert rows["work p50 [ms]"] == rows["work max [ms]"] == "4.00"
+
+
+def test_silence_is_no_fault_and_is_logged_once(bench, capfd):
+    got = bench.listen(DiagnosticArray, "/diagnostics", qos.diagnostics())
+    source = bench.probe.create_publisher(String, "in", 10)
+    node = bench.add(Echo, quiet_after=2.2)
+    node.diagnose = lambda: (OK, "so so", {})
+    bench.bring_up(node)
+    bench.until(lambda: sum("waiting for in" in s.message for s in statuses(got)) >= 3)
+    # Nobody has spoken yet: that is how every conversation begins.
+    assert {s.level for s in statuses(got) if "waiting" in s.message} == {OK}
+    assert statuses(got)[-1].hardware_id == ""
+    bench.until(source.get_subscription_count)
+    source.publish(String(data="x"))
+    bench.until(lambda: statuses(got)[-1].message == "so so")
+    bench.until(lambda: statuses(got)[-1].message == "waiting for in")
+    assert statuses(got)[-1].level == WARN
+    assert capfd.readouterr().err.count("waiting for in") == 2
+
+
+def test_a_number_keeps_its_type_when_an_integer_is_given(bench):
+    node = bench.add(Echo, gain=2)
+    assert node.get_parameter("gain").type_ == RosParameter.Type.DOUBLE
+    client = ask(
+        bench,
+        SetParameters,
+        "/echo/set_parameters",
+        SetParameters.Request(parameters=[RosParameter("gain", value=1).to_parameter_msg()]),
+    )
+    assert client.results[0].successful
+    assert node.get_parameter("gain").type_ == RosParameter.Type.DOUBLE
+    assert node.get_parameter("gain").value == 1.0
 
 
 def test_rates_are_over_the_time_between_two_reports():

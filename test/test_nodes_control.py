@@ -139,7 +139,7 @@ def test_style_changes_from_the_next_turn_and_is_checked(world: World, tmp_path:
     world.node.create_subscription(StreamInfo, "stream_info", infos.append, qos.latched())
     ask, _ = conversation(world, tiny_folder(tmp_path))
     before = ask(0)
-    request = SetStyle.Request(guidance=NAN, temperature=0.0, speaking_gain=NAN, listening_gain=NAN)
+    request = SetStyle.Request(temperature=[0.0])
     answer = world.call(SetStyle, "timar_inference/set_style", request)
     assert answer.success, answer.message
     world.call(Trigger, "timar_inference/reset")
@@ -150,7 +150,7 @@ def test_style_changes_from_the_next_turn_and_is_checked(world: World, tmp_path:
         ({"temperature": 1000.0}, "temperature"),
         ({"speaking_gain": 0.5}, "retarget"),
     ):
-        values = {"guidance": NAN, "temperature": NAN, "speaking_gain": NAN, "listening_gain": NAN} | wrong
+        values = {name: [value] for name, value in wrong.items()}
         refused = world.call(SetStyle, "timar_inference/set_style", SetStyle.Request(**values))
         assert not refused.success
         assert words in refused.message

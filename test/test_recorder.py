@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 in this environment")
 pytest.importorskip("timar_ros.msg", reason="the interfaces are not built in this environment")
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -162,7 +164,7 @@ def test_any_end_leaves_a_readable_bag(graph: Any, tmp_path: Path, how: signal.S
         spin(executor, lambda: audio.get_subscription_count() == 1, "the recorder")
         assert "recording into" in process.stdout.readline()
         index = 0
-        file = tmp_path / "bag" / "bag.mcap"
+        file = tmp_path / "bag" / "bag_0.mcap"
 
         def publish_until_written() -> bool:
             nonlocal index
@@ -185,6 +187,61 @@ def test_any_end_leaves_a_readable_bag(graph: Any, tmp_path: Path, how: signal.S
     if how == signal.SIGINT:
         assert process.returncode == 0
         assert "nothing lost" in output
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_each_storage_holds_what_was_sent(graph: Any, tmp_path: Path, storage: str, compress: bool) -> None:
+    node, executor = graph
+    recording = recorder(node, executor, tmp_path / "bag", topics=["user/audio"], storage=storage, compress=compress)
+    recording.trigger_configure()
+    audio = node.create_publisher(AudioChunk, "user/audio", 100)
+    spin(executor, lambda: audio.get_subscription_count() == 1, "discovery")
+    recording.trigger_activate()
+    for index in range(5):
+        audio.publish(chunk(index * 320))
+    spin(executor, lambda: recording.recorder.received == 5, "the messages")  # type: ignore[union-attr]
+    recording.end()
+    assert recording.fault is None
+    with BagReader(tmp_path / "bag") as bag:
+        assert bag.salvaged is None
+        assert [m.sample_index for _, _, m in bag.messages()] == [0, 320, 640, 960, 1280]
+    recording.destroy_node()
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("room", [True, False])
+def test_the_node_ends_with_0_only_when_the_bag_is_whole(graph: Any, tmp_path: Path, storage: str, room: bool) -> None:
+    from timar_ros.nodes.lifecycle_client import LifecycleClient
+
+    node, executor = graph
+    audio = node.create_publisher(AudioChunk, "user/audio", 100)
+    arguments = [f"path:={tmp_path / 'bag'}", f"storage:={storage}", "topics:=[user/audio]"]
+    command = [sys.executable, "-m", "timar_ros.nodes.recorder", "--ros-args"]
+    process = subprocess.Popen(
+        command + [part for each in arguments for part in ("-p", each)], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        client = LifecycleClient(node, "/recorder")
+        for transition in ("configure", "activate"):
+            client.begin(transition)
+            spin(executor, client.poll, transition)
+        spin(executor, lambda: audio.get_subscription_count() == 1, "discovery")
+        if not room:  # from now on its files cannot grow, as on a full disk
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        for index in range(100):
+            audio.publish(chunk(index * 320))
+        spin(executor, lambda: audio.wait_for_all_acked(Duration(seconds=1)), "the recorder to take all")
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == (0 if room else 1), error
+    assert ("writing the bag" in error) == (not room)
+    if room:
+        with BagReader(tmp_path / "bag") as bag:
+            assert len(list(bag.messages())) == 100
 
 
 def test_loss_counter_counts_gaps_not_repeats() -> None:

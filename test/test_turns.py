@@ -606,6 +606,21 @@ def test_parts_are_tracked_by_themselves():
     assert np.isfinite(turn.user_motion[:, 53:]).all()
 
 
+@pytest.mark.parametrize("begins", [0, 15, 400])
+def test_a_turn_does_not_wait_for_frames_from_before_the_tracker_began(begins):
+    # A player's clock stands still shortly after the turn's end until the turn is answered: nothing becomes late.
+    sound = chunks("user", voice(1.1), 16000) + chunks("agent", voice(1.1), 16000)
+    frames = motion(1.1 - begins * 1e-3, start=T0 + begins * MS)
+    builder = TurnBuilder(max_lateness=0.5)
+    feed(builder, sorted(sound + frames, key=lambda item: item[0]))
+    (turn,) = builder.pop()
+    assert np.isfinite(turn.user_motion[-15:]).all()
+    # But a frame that is lost among the others may still come.
+    builder = TurnBuilder(max_lateness=0.5)
+    feed(builder, sorted([*sound, *frames[:12], *frames[13:]], key=lambda item: item[0]))
+    assert builder.pop() == []
+
+
 def test_without_a_tracker_there_is_no_motion():
     turns, _ = play(chunks("user", voice(2.0), 16000) + chunks("agent", voice(2.0), 16000))
     assert all(t.user_motion is None for t in turns)

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     from timar_ros.nodes.demo_results import prepare
     from timar_ros.nodes.playback import load_recording
-    from timar_ros.nodes.supervisor import NodeError, interruptible
+    from timar_ros.nodes.process import interruptible
+    from timar_ros.nodes.supervisor import NodeError
     from timar_ros.retarget.profile import load_profile
 
     options = _options(args)

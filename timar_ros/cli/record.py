@@ -33,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
 
     require("rclpy", "see docs/installation.md", "timar record")
 
-    import signal
     import time
 
     import rclpy
@@ -44,58 +43,51 @@ def run(args: argparse.Namespace) -> int:
 
     from timar_ros.cli.console import console, table
     from timar_ros.errors import UserError
+    from timar_ros.nodes.process import interruptible
     from timar_ros.nodes.recorder import Recorder, describe
 
-    stop = False
-
-    def on_signal(_number: int, _frame: object) -> None:
-        nonlocal stop
-        if stop:
-            raise KeyboardInterrupt
-        stop = True
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        values = {
-            "path": args.out,
-            "storage": args.storage,
-            "compress": args.compress,
-            "cache_megabytes": args.cache,
-            "topics": args.topics or [""],
-            "exclude": args.exclude or [""],
-            "qos_profiles": args.qos,
-            "use_sim_time": args.use_sim_time,
-        }
-        node = Recorder(
-            namespace=args.namespace,
-            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
-        )
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
+    with interruptible() as stop:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         try:
-            # What goes wrong here is said once, by the exception below.
-            node.get_logger().set_level(LoggingSeverity.FATAL)
-            node.trigger_configure()
-            if node.fault is None:
-                node.trigger_activate()
-            if node.fault is not None:
-                raise UserError(node.fault)
-            node.get_logger().set_level(LoggingSeverity.INFO)
-            console.print(f"recording into {args.out}; Ctrl-C ends it")
-            ends = time.monotonic() + args.duration if args.duration is not None else float("inf")
-            while not stop and time.monotonic() < ends:
-                executor.spin_once(timeout_sec=0.1)
-            node.end()
-            if node.fault is not None:
-                raise UserError(node.fault)
+            values = {
+                "path": args.out,
+                "storage": args.storage,
+                "compress": args.compress,
+                "cache_megabytes": args.cache,
+                "topics": args.topics or [""],
+                "exclude": args.exclude or [""],
+                "qos_profiles": args.qos,
+                "use_sim_time": args.use_sim_time,
+            }
+            # Not `recorder`: a launch that brings up its own would ask both for transitions.
+            node = Recorder(
+                "timar_record",
+                namespace=args.namespace,
+                parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+            )
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            try:
+                # What goes wrong here is said once, by the exception below.
+                node.get_logger().set_level(LoggingSeverity.FATAL)
+                node.trigger_configure()
+                if node.fault is None:
+                    node.trigger_activate()
+                if node.fault is not None:
+                    raise UserError(node.fault)
+                node.get_logger().set_level(LoggingSeverity.INFO)
+                console.print(f"recording into {args.out}; Ctrl-C ends it")
+                ends = time.monotonic() + args.duration if args.duration is not None else float("inf")
+                while not stop.is_set() and time.monotonic() < ends:
+                    executor.spin_once(timeout_sec=0.1)
+                node.end()
+                if node.fault is not None:
+                    raise UserError(node.fault)
+            finally:
+                executor.shutdown()
+                node.destroy_node()
         finally:
-            executor.shutdown()
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            rclpy.try_shutdown()
     assert node.summary is not None
     summary = node.summary
     rows = [(topic, count, _lost(summary, topic)) for topic, count in sorted(summary.messages.items())]

@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
     require("rclpy", "see docs/installation.md", "timar up")
 
     from timar_ros.nodes.graph import GraphOptions
+    from timar_ros.nodes.process import interruptible
     from timar_ros.nodes.session import session
-    from timar_ros.nodes.supervisor import NodeError, interruptible
+    from timar_ros.nodes.supervisor import NodeError
 
     options = GraphOptions(**given(args, GraphOptions))
 

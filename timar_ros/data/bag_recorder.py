@@ -8,6 +8,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Collection
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +90,6 @@ class BagRecorder:
         """Messages that the middleware reported as lost, by topic."""
         self.overflowed = 0
         self.received = 0
-        self._bag = BagWriter(path, storage=storage, compress=compress, flush_seconds=0.9)
         self._types: dict[str, str] = {}
         self._cache_bytes = cache_bytes
         self._waiting = 0
@@ -101,8 +101,21 @@ class BagRecorder:
         )
         self._failure: Exception | None = None
         self._summary: RecordingSummary | None = None
-        self._thread = threading.Thread(target=self._write, name="bag writer", daemon=True)
+        opening: Future[None] = Future()
+
+        def work() -> None:
+            # Opened in the thread that writes: a connection to sqlite belongs to the thread that made it.
+            try:
+                self._bag = BagWriter(path, storage=storage, compress=compress, flush_seconds=0.9)
+            except Exception as error:  # raised again in the thread that waits
+                opening.set_exception(error)
+            else:
+                opening.set_result(None)
+                self._write()
+
+        self._thread = threading.Thread(target=work, name="bag writer", daemon=True)
         self._thread.start()
+        opening.result()
 
     def add_topic(self, topic: str, msgtype: str, qos: Collection[BagQos] | None = None) -> None:
         """Announce a topic; to be called before its first message."""

@@ -24,13 +24,14 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.interfaces import Qos as BagQos
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, ReaderError, StoragePlugin, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from timar_ros.data.bag_salvage import SalvageReader
+from timar_ros.data.bag_storage import BagFolderWriter
 from timar_ros.data.bag_types import new_typestore, register, typestore
 from timar_ros.errors import UserError
 
@@ -112,7 +113,7 @@ class BagWriter:
         self._flushed = time.monotonic()
         plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
         try:
-            self._writer = Writer(self.path, version=9, storage_plugin=plugin)
+            self._writer = BagFolderWriter(self.path, version=9, storage_plugin=plugin)
             if compress:
                 mode = CompressionMode.STORAGE if storage == "mcap" else CompressionMode.MESSAGE
                 self._writer.set_compression(mode, CompressionFormat.ZSTD)

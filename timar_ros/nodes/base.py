@@ -19,15 +19,29 @@ from rclpy.node import Node
 
 from timar_ros.errors import UserError
 from timar_ros.nodes import qos
-from timar_ros.nodes.endpoints import COMMON, EndpointNode
+from timar_ros.nodes.endpoints import COMMON, EndpointNode, ToldToEndError
 from timar_ros.nodes.parameters import Parameter
 from timar_ros.nodes.process import run
 from timar_ros.nodes.statistics import Statistics
 
-__all__ = ["ERROR", "OK", "STALE", "WARN", "ManagedNode", "Parameter", "run"]
+__all__ = ["ERROR", "OK", "WARN", "ManagedNode", "Parameter", "another_clock", "run"]
 
-OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Diagnosis = tuple[bytes, str, dict[str, str]]
+
+OTHER_CLOCK = 30.0
+"""What lies so far in the past [s] is not late: its stamps come from another clock than the node's."""
+
+
+def another_clock(behind: float) -> str | None:
+    """What to tell of input whose time lies so far behind the node's clock [s]; None when it may just be late."""
+    if behind < OTHER_CLOCK:
+        return None
+    return (
+        f"stamps lie {behind:.0f} s in the past, so they are of another clock: play the bag with --clock and set "
+        "use_sim_time, or use bag_player"
+    )
+
 
 SUCCESS, FAILURE, FAULT = (
     TransitionCallbackReturn.SUCCESS,
@@ -49,6 +63,11 @@ class ManagedNode(EndpointNode):
         self.statistics = Statistics()
         self.phase = "unconfigured"
         self.fault: str | None = None
+        self.loading = False
+        """Whether `configure` runs."""
+        self.hardware = ""
+        """The device that the node works with, for the diagnostics; empty: none."""
+        self._waiting_for: list[str] = []
         self.prepare_endpoints()
         self.declare_table((*self.PARAMETERS, *COMMON))
         self._guard_invalid_transitions()
@@ -84,7 +103,7 @@ class ManagedNode(EndpointNode):
         """Run `configure`; on failure the node is as it was and can be configured again."""
         self.statistics = Statistics()
         self._scope = self._configured
-        result = self._attempt("configure", self.configure, FAILURE)
+        result = self._attempt("configure", self._load, FAILURE)
         if result is SUCCESS:
             self.phase = "inactive"
         else:
@@ -126,6 +145,16 @@ class ManagedNode(EndpointNode):
         self._go_unconfigured()
         return SUCCESS
 
+    def _load(self) -> None:
+        # A model that is half loaded needs no orderly end: whoever wants the node to end need not wait for the rest.
+        try:
+            self.loading = True
+            self.configure()
+        except KeyboardInterrupt as interrupted:
+            raise ToldToEndError("told to end while it configured") from interrupted
+        finally:
+            self.loading = False
+
     def _begin(self) -> None:
         self.await_subscribers()
         self.activate()
@@ -134,6 +163,10 @@ class ManagedNode(EndpointNode):
         # rclpy swallows exceptions of transitions (rclpy#1673), so they are caught and told here.
         try:
             hook()
+        except ToldToEndError as error:
+            self.fault = None
+            self.get_logger().info(str(error))
+            return otherwise
         except UserError as error:
             self.fault = f"cannot {what}: {error}"
             self.get_logger().error(self.fault)
@@ -199,12 +232,18 @@ class ManagedNode(EndpointNode):
         rows: dict[str, str] = {}
         if self.phase == "active":
             level, message, rows = self.diagnose()
-            if quiet := self.quiet_inputs():
-                level, message = level if level == ERROR else STALE, f"waiting for {', '.join(quiet)}"
-                self.get_logger().info(message, throttle_duration_sec=5.0)
+            quiet = self.quiet_inputs()
+            if quiet:
+                # Silence is a state of the conversation. STALE would be about the report itself, and an aggregator
+                # makes an error of it. Where input has come before, that it stopped is worth a look.
+                fine = WARN if any(self.statistics.counted(topic) for topic in quiet) else OK
+                level, message = max(level, fine), f"waiting for {', '.join(quiet)}"
+            if quiet != self._waiting_for:
+                self._waiting_for = quiet
+                self.get_logger().info(message if quiet else "all inputs are heard")
         rows = {"state": self.phase, **self.statistics.rows(time.monotonic()), **rows}
         status = DiagnosticStatus(level=level, name=f"{self.get_fully_qualified_name()[1:]}: node", message=message)
-        status.hardware_id = "timar_ros"
+        status.hardware_id = self.hardware
         status.values = [KeyValue(key=key, value=value) for key, value in rows.items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()

@@ -35,10 +35,12 @@ COMMON = (
         check=_expectation_fault,
     ),
     Parameter("expected_subscribers_timeout", 20.0, "activation fails after waiting so long [s]", 0.1, 600.0),
-    Parameter(
-        "quiet_after", 5.0, "an input silent for so long [s] is logged and reported as STALE", 0.5, 3600.0, dynamic=True
-    ),
+    Parameter("quiet_after", 5.0, "an input silent for so long [s] is logged and reported", 0.5, 3600.0, dynamic=True),
 )
+
+
+class ToldToEndError(Exception):
+    """A transition was given up because the process is to end: no fault."""
 
 
 class EndpointNode(ParameterNode, LifecycleNode):
@@ -161,7 +163,7 @@ class EndpointNode(ParameterNode, LifecycleNode):
                 if time.monotonic() > deadline:
                     raise UserError(f"{topic} has {count} of {number} expected subscribers: are the other nodes up?")
                 if self.stopping():
-                    raise UserError(f"told to end while waiting for the subscribers of {topic}")
+                    raise ToldToEndError(f"told to end while waiting for the subscribers of {topic}")
                 time.sleep(0.005)
 
     def quiet_inputs(self) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from timar_ros.errors import UserError
 from timar_ros.options import check, option, same_option
-from timar_ros.resources import share
 from timar_ros.retarget.profile import load_profile
 from timar_ros.streaming.options import Mode, PipelineOptions
 
@@ -81,12 +80,16 @@ class GraphOptions:
     use_sim_time: bool = option(False, "take time from /clock; set by itself for a source that is not in real time")
     only: str = option("", "start only these nodes of the graph (names with commas): the others run elsewhere")
     without: str = option("", "start all but these nodes (names with commas): they run elsewhere")
-    params_file: str = option("", "YAML file of node parameters; empty: config/timar.yaml")
+    params_file: str = option("", "YAML file of node parameters; empty: the nodes' own defaults")
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node: its executable (also its module in timar_ros.nodes and its name), parameters, inputs and outputs."""
+    """One node: its executable (also its module in timar_ros.nodes and its name), parameters, inputs and outputs.
+
+    ``params_file`` is empty, and ``parameters`` lacks an entry, where the user chose nothing and the graph needs
+    nothing: what is given here would win over what a launch file sets for all of its nodes.
+    """
 
     executable: str
     namespace: str
@@ -119,6 +122,10 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     ticking = _source_ticks(options)
     specs = []
 
+    def chosen(name: str) -> Any:
+        value = getattr(options, name)
+        return None if value == getattr(GraphOptions, name) else value
+
     def add(
         executable: str,
         inputs: Sequence[str],
@@ -128,15 +135,17 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     ) -> None:
         given = {name: value for name, value in parameters.items() if value is not None}
         is_clock = ticking and executable == _source_executable(options)
-        given["use_sim_time"] = (ticking or _foreign_clock(options)) and not is_clock
+        if ticking or _foreign_clock(options):
+            given["use_sim_time"] = not is_clock
         specs.append(NodeSpec(executable, namespace, file, given, tuple(inputs), tuple(outputs), remappings or {}))
 
     if options.record:
-        specs.append(recorder(options.record, options.namespace, file, use_sim_time=ticking or _foreign_clock(options)))
+        simulated = {"use_sim_time": True} if ticking or _foreign_clock(options) else {}
+        specs.append(recorder(options.record, options.namespace, file, **simulated))
     if options.sim == "builtin":
         # In lock-step the clock leaps a turn ahead while a trajectory is still on its way.
         lag = 2.5 * TURN if paced and options.speed == 0.0 else None
-        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot, lag=lag)
+        add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=chosen("robot"), lag=lag)
     add(
         "audio_sink",
         ["agent/audio", "stream_info"],
@@ -150,18 +159,20 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         ["agent/motion", "stream_info", "joint_states"],
         [] if commands else ["joint_trajectory"],
         commands,
-        robot=options.robot,
+        robot=chosen("robot"),
     )
-    timing = {name: getattr(options, name) for name in ("mode", "planning_lead", "hop", "hop_margin", "look_ahead")}
+    timing = {name: chosen(name) for name in ("planning_lead", "hop", "hop_margin", "look_ahead")} | {
+        "mode": options.mode
+    }
     add(
         "timar_inference",
         ["turns"],
         ["agent/motion", "stream_info"],
         model=options.model or None,
         speech=options.speech or None,
-        device=options.device,
-        dtype=options.dtype,
-        seed=options.seed,
+        device=chosen("device"),
+        dtype=chosen("dtype"),
+        seed=chosen("seed"),
         **timing,
     )
     # A recording's chunks cannot be late, only the machine can: waiting longer then costs nothing and loses nothing.
@@ -207,10 +218,9 @@ def _absolute(namespace: str) -> str:
 
 
 def _parameter_file(given: str) -> str:
-    file = given or str(share("config", "timar.yaml"))
-    if not Path(file).is_file():
-        raise UserError(f"parameter file {file} not found")
-    return file
+    if given and not Path(given).is_file():
+        raise UserError(f"parameter file {given} not found")
+    return given
 
 
 def _check(options: GraphOptions) -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 
 from timar_ros.errors import UserError
 from timar_ros.nodes.parameters import Parameter
@@ -41,8 +42,21 @@ class ParameterNode(Node):
                 reason = f"'{parameter.name}': {error}"
             if reason is not None:
                 raise UserError(f"{self.get_name()}: parameter {reason}")
+            if type(coerced := parameter.coerce(given)) is not type(given) and isinstance(coerced, float):
+                self.set_parameters([RosParameter(parameter.name, value=coerced)])
+        self.add_pre_set_parameters_callback(self._typed)
         self.add_on_set_parameters_callback(self._check)
         self.add_post_set_parameters_callback(self._notify)
+
+    def _typed(self, given: list[RosParameter]) -> list[RosParameter]:
+        """An integer that is given for a number becomes one: the parameter keeps its type."""
+        return [
+            RosParameter(item.name, value=float(item.value))
+            if type(item.value) is int and isinstance(self._table[item.name].default, float)
+            else item
+            for item in given
+            if item.name in self._table
+        ] + [item for item in given if item.name not in self._table]
 
     def _check(self, given: list[Any]) -> SetParametersResult:
         for item in given:

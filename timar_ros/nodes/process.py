@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -17,8 +21,6 @@ from rclpy.signals import SignalHandlerOptions
 from timar_ros.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from timar_ros.nodes.base import ManagedNode
 
 SUPERVISED = "TIMAR_SUPERVISOR_PID"
@@ -30,18 +32,38 @@ EXECUTOR = "TIMAR_EXECUTOR"
 _PR_SET_PDEATHSIG = 1
 
 
-class _Stop:
-    """Set by the first SIGINT or SIGTERM; a second one interrupts whatever still runs."""
+REPEAT = 1.0
+"""Signals that follow the first within so long [s] are the same wish. Under launch a terminal's or a service manager's
+SIGINT comes twice: to the whole process group, and from launch to each of its processes."""
 
-    def __init__(self) -> None:
-        self.set = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self.set:
+@contextlib.contextmanager
+def interruptible(at_once: Callable[[], bool] = lambda: False) -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event instead of raising; one that comes more than REPEAT later interrupts.
+
+    :param at_once: whether the first one is to raise KeyboardInterrupt as well, for work that needs no orderly end.
+    """
+    asked = threading.Event()
+    since = 0.0
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        nonlocal since
+        if not asked.is_set():
+            since = time.monotonic()
+            asked.set()
+            if at_once():
+                raise KeyboardInterrupt
+        elif time.monotonic() - since > REPEAT:
             raise KeyboardInterrupt
-        self.set = True
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        # Who was told to end ends now, and a repeat must not interrupt the end.
+        if not asked.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def follow_supervisor() -> None:
@@ -86,7 +108,18 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
     """
     # Worker threads run Python between kernels; at the default of 5 ms they would delay every callback by that much.
     sys.setswitchinterval(5e-4)
-    stop = _Stop()
+    made: list[ManagedNode] = []
+    with interruptible(lambda: any(node.loading for node in made)) as stop:
+        code = _run(node_class, argv, stop, made)
+    # As it ends the interpreter looks several times through all objects, which are many once torch is loaded. Frozen
+    # ones it leaves out: a second or more, for which a launch would not wait.
+    gc.freeze()
+    return code
+
+
+def _run(
+    node_class: Callable[[], ManagedNode], argv: Sequence[str] | None, stop: threading.Event, made: list[ManagedNode]
+) -> int:
     follow_supervisor()
     try:
         try:
@@ -99,10 +132,11 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
         print(f"error: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    node.stopping = lambda: stop.set
+    made.append(node)
+    node.stopping = stop.is_set
     executor.add_node(node)
     try:
-        while not stop.set:
+        while not stop.is_set():
             executor.spin_once(timeout_sec=0.2)
         node.end()
     except KeyboardInterrupt:
@@ -112,4 +146,5 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    # Such as a bag that could not be written whole: whoever started the node must learn of it.
+    return 0 if node.fault is None else 1

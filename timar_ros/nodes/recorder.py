@@ -46,8 +46,8 @@ class Recorder(ManagedNode):
     recorder: BagRecorder | None = None
     summary: RecordingSummary | None = None
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__("recorder", **options)
+    def __init__(self, name: str = "recorder", **options: Any) -> None:
+        super().__init__(name, **options)
 
     def configure(self) -> None:
         """Subscribe to what is known beforehand, so that nothing is missed to discovery."""

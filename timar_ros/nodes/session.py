@@ -80,7 +80,7 @@ def session(
         context = Context()
         rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(context.try_shutdown)
-        simulated = any(spec.parameters["use_sim_time"] for spec in specs)
+        simulated = any(spec.parameters.get("use_sim_time", False) for spec in specs)
         seer = Observer(
             specs[0].namespace,
             anticipatory=options.mode == "anticipatory",

@@ -9,13 +9,15 @@ from timar_ros.srv import SetStyle
 
 
 def asked(request: SetStyle.Request, *, gains: bool) -> dict[str, float]:
-    """The values given (fields of a request that are not NaN), by name.
+    """The values given (fields of a request that are not empty), by name.
 
     :param gains: whether the node that asks owns the gains (the retarget node) or everything else (inference).
-    :raises UserError: when one is given that belongs to the other node.
+    :raises UserError: when one is given that belongs to the other node, or that is no number.
     """
-    given = {name: float(getattr(request, name)) for name in request.get_fields_and_field_types()}
-    wanted = {name: value for name, value in given.items() if not math.isnan(value)}
+    given = {name: list(getattr(request, name)) for name in request.get_fields_and_field_types()}
+    wanted = {name: float(values[0]) for name, values in given.items() if values}
+    if unclear := [name for name, values in given.items() if not all(map(math.isfinite, values))]:
+        raise UserError(f"{' and '.join(unclear)} must be finite: leave a field empty to leave its value as it is")
     foreign = [name for name in wanted if name.endswith("_gain") is not gains]
     if foreign:
         raise UserError(

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -100,7 +100,7 @@ def command(spec: NodeSpec, parameters: Path) -> list[str]:
     """The command line of a node's process."""
     rules = {"__ns": spec.namespace, "__node": spec.name, **spec.remappings}
     arguments = [part for old, new in rules.items() for part in ("-r", f"{old}:={new}")]
-    files = ["--params-file", spec.params_file, "--params-file", str(parameters)]
+    files = [part for file in (spec.params_file, str(parameters)) if file for part in ("--params-file", file)]
     return [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args", *arguments, *files]
 
 
@@ -241,21 +241,3 @@ class Supervisor:
             ended = child.how_it_ended()
             if child.process.returncode != 0:
                 raise NodeError(name, ended or "did not end", child.tail)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of raising; a second one raises KeyboardInterrupt."""
-    asked = threading.Event()
-
-    def on_signal(_number: int, _frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,7 +16,7 @@ import numpy as np
 from timar_ros.errors import UserError, require
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import control, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, another_clock, run
 from timar_ros.nodes.inference_parameters import PARAMETERS, pipeline_options
 from timar_ros.nodes.inference_stream import Stream, prefix, state_path
 from timar_ros.nodes.latency_log import LatencyLog
@@ -45,6 +45,7 @@ class TimarInference(ManagedNode):
     worker: Worker | None = None
     model: Timar | None = None
     _log: LatencyLog | None = None
+    _behind = 0.0  # the last answer's motion, after its time [s]
 
     def __init__(self, **options: Any) -> None:
         super().__init__("timar_inference", **options)
@@ -122,6 +123,8 @@ class TimarInference(ManagedNode):
             return ERROR, f"{news['turns failed']} turns failed: see the log", rows
         if news["turns dropped"]:
             return WARN, f"too slow: {news['turns dropped']} turns dropped", rows
+        if news["motion late"] and (words := another_clock(self._behind)):
+            return WARN, words, rows
         if news["motion late"]:
             what = "the segmenter's planning_lead" if self._anticipatory else "playback_delay"
             return WARN, f"{news['motion late']} turns came later than {what} allows: raise it", rows
@@ -248,7 +251,8 @@ class TimarInference(ManagedNode):
         # Where the first turn begins is known only once it has begun, so it cannot be planned ahead.
         first = self._anticipatory and not self.statistics.counted("turns answered")
         self.statistics.tick("turns answered")
-        if self.now_ns() > answer.stamp_ns and not first:
+        self._behind = (self.now_ns() - answer.stamp_ns) * 1e-9
+        if self._behind > 0.0 and not first:
             self.statistics.count("motion late")
 
     def _prepare(self) -> None:

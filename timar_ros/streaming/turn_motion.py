@@ -22,6 +22,7 @@ class MotionTrack:
         self._frames: list[NDArray[np.float32]] = []
         self._timeout = timeout
         self._most = most
+        self._began: int | None = None  # time of the earliest frame that ever came
         self.interval = 0  # between frames, as the tracker says [ns]
 
     def add(self, time: int, frame: NDArray[np.float32]) -> bool:
@@ -30,6 +31,7 @@ class MotionTrack:
         at = bisect_left(self._times, time)
         if at < len(self._times) and self._times[at] == time:
             return False
+        self._began = time if self._began is None else min(self._began, time)
         self._times.insert(at, time)
         self._frames.insert(at, frame)
         if len(self._times) > self._most:
@@ -37,10 +39,16 @@ class MotionTrack:
         return True
 
     def ready(self, start: int, last: int) -> bool:
-        """Whether frames for all times from start to last [ns] have come, or no tracker runs."""
+        """Whether frames for all times from start to last [ns] have come, or no tracker runs.
+
+        A tracker that began after the start has no frames for before: in a recording that begins in the middle of a
+        conversation nobody can wait for them.
+        """
         if not self._times or self._times[-1] < start - self._timeout:
             return True
         start, last = _grain(start), _grain(last)
+        if self._began is not None and self._began > start:
+            start = self._began
         first = max(bisect_right(self._times, start) - 1, 0)
         end = bisect_left(self._times, last)
         if end == len(self._times) or self._times[first] > start:
