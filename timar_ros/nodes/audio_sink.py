@@ -23,6 +23,13 @@ MAX_HELD_NS = 30_000_000_000
 """Audio held back at most: without it a missing `stream_info` would fill the memory."""
 
 
+PERIOD = 0.02
+"""How often it looks whether audio is due [s]."""
+
+LATE_NS = 10_000_000
+"""A chunk so much after its time is an underrun [ns]."""
+
+
 class AudioSink(ManagedNode):
     """Delays and gives out one speaker's audio."""
 
@@ -31,8 +38,6 @@ class AudioSink(ManagedNode):
         Parameter("file", "", "file (.wav or .flac) that the audio is written to; empty: none"),
         Parameter("device", "", "loudspeaker that the audio is played on: name, number or 'default'; empty: none"),
         Parameter("device_rate", 0, "rate to open the loudspeaker with [Hz]; 0: its own", 0, 384_000),
-        Parameter("period", 0.02, "how often it looks whether audio is due [s]", 0.001, 0.1),
-        Parameter("late_tolerance", 0.01, "a chunk this much after its time is an underrun [s]", 0.0, 1.0),
     )  # fmt: skip
 
     _file: SoundFile | None = None
@@ -57,7 +62,7 @@ class AudioSink(ManagedNode):
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         if self._delay_ns is None:
             self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
-        self.every(float(self.value("period")), self._give_out)
+        self.every(PERIOD, self._give_out)
         for what in ("underruns", "samples lost", "chunks dropped"):
             self.statistics.count(what, 0)
 
@@ -114,7 +119,7 @@ class AudioSink(ManagedNode):
         if self._delay_ns is not None:
             length_ns = round(len(chunk.samples) * 1e9 / chunk.rate)
             overdue = self.now_ns() - (chunk.stamp_ns + self._delay_ns + length_ns)
-            if overdue > float(self.value("late_tolerance")) * 1e9:
+            if overdue > LATE_NS:
                 self.statistics.count("underruns")
             if self._loudspeaker is not None:
                 # All at once: the sound card's clock says when it is due, far better than a timer here could.
@@ -134,7 +139,7 @@ class AudioSink(ManagedNode):
         if self._delay_ns is None:
             return
         # Half a period early rather than up to a whole one late.
-        due = self.now_ns() - self._delay_ns + round(float(self.value("period")) * 5e8)
+        due = self.now_ns() - self._delay_ns + round(PERIOD * 5e8)
         while self._held and self._held[0][0] <= due:
             self._send(heapq.heappop(self._held)[2])
 
