@@ -171,6 +171,17 @@ def test_the_segmenter_says_when_its_turns_are_not_the_models(bench):
     bench.until(lambda: segmenter._disagreement is None)
 
 
+def test_the_segmenter_says_when_it_plans_by_another_lead_than_the_inference(bench):
+    segmenter = bench.add(TurnSegmenter, mode="anticipatory")
+    publisher = bench.probe.create_publisher(StreamInfo, "stream_info", qos.latched())
+    publisher.publish(StreamInfo(turn_duration=1.0, mode="anticipatory", planning_lead=0.4, model="m"))
+    bench.bring_up(segmenter)
+    bench.until(lambda: segmenter._disagreement)
+    assert "'planning_lead' is 0.24 here, but 0.4" in segmenter._disagreement
+    publisher.publish(StreamInfo(turn_duration=1.0, mode="anticipatory", planning_lead=0.24, model="m"))
+    bench.until(lambda: segmenter._disagreement is None)
+
+
 def test_the_sink_gives_out_late_by_the_latched_delay_and_writes_it_down(bench, tmp_path):
     info = bench.probe.create_publisher(StreamInfo, "stream_info", qos.latched())
     info.publish(StreamInfo(playback_delay=0.5))  # before the sink exists

@@ -70,6 +70,19 @@ def test_settings_come_from_the_bag_unless_given(lived: Path, tmp_path: Path) ->
     assert motion_of(tmp_path / "other" / "bag")[0] != motion_of(lived / "bag")[0]
 
 
+def test_threads_are_heard_and_told(lived: Path, tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert main(["replay", str(lived), "--out", str(tmp_path / "two"), "--threads", "2", *MODEL]) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    with BagReader(tmp_path / "two" / "bag") as bag:
+        assert recorded_run(bag).threads == 2
+
+
 def test_turns_cut_anew_are_the_recorded_ones(tmp_path: Path) -> None:
     """From audio and motion in order of arrival, the builder gives what the recorded turns hold."""
     factory.write_bag(tmp_path / "bag", 4.0, joints=False)

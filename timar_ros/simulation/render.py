@@ -17,7 +17,6 @@ from timar_ros.simulation.engine import INSTALL, load_mujoco
 from timar_ros.simulation.head import Head, MujocoHead
 
 Picture = NDArray[np.uint8]
-# Multisampling makes a software renderer ten times slower; films do without, stills are drawn large and averaged.
 
 
 class Camera:
