@@ -10,7 +10,6 @@ from timar_ros.data.audio import (
     load_audio,
     load_conversation,
     read_audio,
-    read_conversation,
     resample_audio,
     write_audio,
 )
@@ -43,7 +42,7 @@ def test_channels_are_averaged_or_kept_apart(tmp_path):
     left, right = tone(0.2, 16000), tone(0.2, 16000, 500.0)
     write_audio(tmp_path / "a.wav", np.stack([left, right], axis=1))
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), (left + right) / 2, atol=1e-4)
-    user, agent = read_conversation(tmp_path / "a.wav")
+    user, agent, _ = load_conversation(tmp_path / "a.wav")
     np.testing.assert_allclose(user, left, atol=1e-4)
     np.testing.assert_allclose(agent, right, atol=1e-4)
 

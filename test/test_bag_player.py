@@ -48,7 +48,7 @@ def play(context: Any, bag: Path, rate: float) -> list[bytes]:
     answers = listener.create_publisher(FlameMotion, "agent/motion", 10)
     given = {
         "path": str(bag),
-        "rate": rate,
+        "speed": rate,
         "start_delay": 0.0,
         "expected_subscribers": ["user/audio=1", "agent/audio=1"],
     }

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from timar_ros.data import bag_messages
-from timar_ros.data.bag_types import share_folders, typestore
+from timar_ros.data.bag_types import OURS, share_folders, typestore
 from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.errors import UserError
 
@@ -110,7 +110,7 @@ def test_type_hashes_are_rosidls_own() -> None:
     folders = [s / "timar_ros" / "msg" for s in share_folders() if (s / "timar_ros" / "msg" / "Turn.json").is_file()]
     if not folders:
         pytest.skip("the interfaces are not built in this environment: no share/timar_ros/msg/Turn.json")
-    for name in ("AudioChunk", "FlameMotion", "StreamInfo", "Turn"):
+    for name in OURS:
         built = json.loads((folders[0] / f"{name}.json").read_text())
         hashes = {h["type_name"]: h["hash_string"] for h in built["type_hashes"]}
         assert typestore().hash_rihs01(f"timar_ros/msg/{name}") == hashes[f"timar_ros/msg/{name}"]

@@ -14,7 +14,7 @@ import pytest
 from scipy.signal import correlate
 from sound_server import SoundServer, reason, sound_server
 
-from timar_ros.data.audio import read_conversation, write_audio
+from timar_ros.data.audio import load_conversation, write_audio
 from timar_ros.errors import UserError
 
 pytestmark = pytest.mark.skipif(reason() is not None, reason=str(reason()))
@@ -62,7 +62,7 @@ def test_a_conversation_played_into_the_virtual_microphone_is_heard_whole(
 ) -> None:
     from timar_ros.live.capture import Microphone
 
-    user, _ = read_conversation(repository / "samples" / "conversation.flac")
+    user, _, _ = load_conversation(repository / "samples" / "conversation.flac")
     speech = user[: 6 * RATE]
     wav = tmp_path / "user.wav"
     # A virtual sink that wakes up shifts its clock; a microphone in a room does not. Two seconds of silence come first.

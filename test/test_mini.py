@@ -13,7 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from timar_ros.data.audio import read_conversation
+from timar_ros.data.audio import load_conversation
 from timar_ros.data.motion import read_motion
 from timar_ros.evaluation.behaviour import PITCH, nod_power, phrase_ends
 from timar_ros.evaluation.conduct import voice_activity
@@ -40,7 +40,7 @@ def model() -> Timar:
 @pytest.fixture(scope="module")
 def sample(repository: Path) -> tuple[Array, Array, Array]:
     """Both voices and the user's motion of the sample conversation."""
-    user, agent = read_conversation(repository / "samples/conversation.flac")
+    user, agent, _ = load_conversation(repository / "samples/conversation.flac")
     return user, agent, read_motion(repository / "samples/conversation_user.npz")
 
 

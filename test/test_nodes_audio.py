@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 from ros_bench import Bench
 from rosgraph_msgs.msg import Clock
 
-from timar_ros.data.audio import read_conversation
+from timar_ros.data.audio import load_conversation
 from timar_ros.data.motion import write_motion
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
@@ -42,7 +42,7 @@ def recording(tmp_path):
 
 def play(bench, recording, speed, **more):
     """The recording through source and segmenter; the turns that came of it."""
-    clock = {"publish_clock": True, "acknowledged_by": "turns"} if speed != 1.0 else {}
+    clock = {"publish_clock": True, "answered_by": "turns"} if speed != 1.0 else {}
     segmenter = bench.add(TurnSegmenter, use_sim_time=speed != 1.0, max_lateness=0.1)  # as in the graph
     source = bench.add(AudioSource, speed=speed, start_delay=0.0, **recording, **clock, **more)
     got = bench.listen(Turn, "turns", qos.turns())
@@ -67,7 +67,7 @@ def test_a_recording_becomes_the_same_turns_at_any_pace(ros_domain, recording):
             assert segmenter.builder.counters.lost_user == segmenter.builder.counters.late_chunks == 0
     same(made[1.0], made[0.0])
     same(made[8.0], made[0.0])
-    user, agent = read_conversation(recording["recording"])
+    user, agent, _ = load_conversation(recording["recording"])
     for number, each in enumerate(made[0.0]):
         part = slice(number * 16000, (number + 1) * 16000)
         np.testing.assert_array_equal(each.user_speech[: len(user[part])], user[part])
@@ -168,6 +168,17 @@ def test_the_segmenter_says_when_its_turns_are_not_the_models(bench):
     bench.until(lambda: segmenter._disagreement)
     assert "turn_seconds" in segmenter._disagreement
     publisher.publish(StreamInfo(turn_duration=2.0, mode="reactive", model="m"))
+    bench.until(lambda: segmenter._disagreement is None)
+
+
+def test_the_segmenter_says_when_it_plans_by_another_lead_than_the_inference(bench):
+    segmenter = bench.add(TurnSegmenter, mode="anticipatory")
+    publisher = bench.probe.create_publisher(StreamInfo, "stream_info", qos.latched())
+    publisher.publish(StreamInfo(turn_duration=1.0, mode="anticipatory", planning_lead=0.4, model="m"))
+    bench.bring_up(segmenter)
+    bench.until(lambda: segmenter._disagreement)
+    assert "'planning_lead' is 0.24 here, but 0.4" in segmenter._disagreement
+    publisher.publish(StreamInfo(turn_duration=1.0, mode="anticipatory", planning_lead=0.24, model="m"))
     bench.until(lambda: segmenter._disagreement is None)
 
 

@@ -308,7 +308,7 @@ def test_the_user_is_not_heard_while_the_robot_is(world: World) -> None:
 
 def test_the_partner_is_who_speaks_and_a_new_one_gets_a_fresh_history(world: World, repository: Path) -> None:
     pytest.importorskip("webrtcvad", reason="needs pip install 'timar_ros[live]'")
-    from timar_ros.data.audio import read_conversation
+    from timar_ros.data.audio import load_conversation
     from timar_ros.nodes.partner_selector import PartnerSelector
 
     resets: list[int] = []
@@ -330,7 +330,7 @@ def test_the_partner_is_who_speaks_and_a_new_one_gets_a_fresh_history(world: Wor
     selector = world.add(PartnerSelector, candidates=["anna", "bert"], hold=1.0)
     world.until(lambda: all(v.get_subscription_count() for v in voices.values()), "the selector's ears")
     world.until(lambda: selector._reset.service_is_ready(), "the reset service")
-    speech = np.trim_zeros(read_conversation(repository / "samples" / "conversation.flac")[0])[: 4 * RATE]
+    speech = np.trim_zeros(load_conversation(repository / "samples" / "conversation.flac")[0])[: 4 * RATE]
     silence = np.zeros_like(speech)
     sent = 0
     for talker in ("anna", "bert", "anna"):

@@ -144,10 +144,13 @@ def test_anticipatory_motion_comes_before_the_turn_and_history_knows_what_happen
     bench.bring_up(node)
     talk.connect()
     turns = [a_turn(number, planned=planned) for number in range(3) for planned in (True, False)]
+    idle, idled = node.pipeline.idle, threading.Event()
+    node.pipeline.idle = lambda: (idle(), idled.set())
     for each in turns:
+        idled.clear()
         talk.say(each)
         talk.hear(each.number + 1)
-        assert node.worker.settle(PATIENCE)
+        assert idled.wait(PATIENCE)
     same(talk.hear(3), offline(model, turns, mode="anticipatory"))
     assert [to_ns(m.header.stamp) for m in talk.got] == [START + number * 10**9 for number in range(3)]
 

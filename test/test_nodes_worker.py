@@ -23,7 +23,12 @@ class Bound:
         self.passes: list[list[tuple[str, int, bool]]] = []
         self.idle_after: list[int] = []
         self.began, self.go = threading.Event(), threading.Event()
-        self.worker = Worker(self.handle, lambda: self.idle_after.append(len(self.passes)), depth)
+        self.idled = threading.Event()
+        self.worker = Worker(self.handle, self.idle, depth)
+
+    def idle(self):
+        self.idle_after.append(len(self.passes))
+        self.idled.set()
 
     def handle(self, jobs):
         self.passes.append([(job.key, job.turn.number, job.dropped) for job in jobs])
@@ -48,7 +53,7 @@ def test_jobs_are_done_in_order_and_idle_work_when_none_waits(bound):
     assert bound.submit(1) == bound.submit(2) == 0
     assert bound.worker.waiting() == 2
     bound.go.set()
-    assert bound.worker.settle(PATIENCE)
+    assert bound.idled.wait(PATIENCE)
     assert bound.passes == [[("", 0, False)], [("", 1, False)], [("", 2, False)]]
     assert bound.idle_after == [3]
 
@@ -57,7 +62,7 @@ def test_the_oldest_that_waits_is_dropped_but_still_told(bound):
     assert [bound.submit(number) for number in (1, 2, 3, 4)] == [0, 0, 1, 1]
     assert bound.worker.waiting() == 2
     bound.go.set()
-    assert bound.worker.settle(PATIENCE)
+    assert bound.idled.wait(PATIENCE)
     assert [p[0][1:] for p in bound.passes] == [(0, False), (1, True), (2, True), (3, False), (4, False)]
 
 
@@ -66,7 +71,7 @@ def test_conversations_do_not_drop_each_others_turns_and_share_a_pass(bound):
         for key in ("", "b", "c"):
             assert bound.submit(number, key) == 0
     bound.go.set()
-    assert bound.worker.settle(PATIENCE)
+    assert bound.idled.wait(PATIENCE)
     assert [sorted(key for key, _, _ in p) for p in bound.passes] == [[""], ["", "b", "c"], ["", "b", "c"]]
 
 
@@ -75,7 +80,7 @@ def test_turns_that_want_no_answer_are_not_dropped(bound):
         bound.submit(number, answer=number % 2 == 0)
     assert bound.submit(6) == 1
     bound.go.set()
-    assert bound.worker.settle(PATIENCE)
+    assert bound.idled.wait(PATIENCE)
     assert [p[0][1:] for p in bound.passes[1:]] == [(1, False), (2, True), (3, False), (4, False), (6, False)]
 
 
@@ -83,7 +88,7 @@ def test_memory_is_bounded_however_long_it_hangs(bound):
     for number in range(1, 500):
         bound.submit(number)
     bound.go.set()
-    assert bound.worker.settle(PATIENCE)
+    assert bound.idled.wait(PATIENCE)
     assert len(bound.passes) <= 1 + MAX_REMEMBERED + 2
 
 

@@ -62,5 +62,5 @@ def test_only_in_lock_step_with_the_simulator_trajectories_count(changes, expect
     recording = str(repository / "samples/conversation.flac")
     options = {"source": "recording", "recording": recording, "speed": 0.0, "sim": "builtin", **changes}
     source = describe(GraphOptions(**options))[-1]
-    assert source.parameters.get("acknowledged_by") == expected
+    assert source.parameters.get("answered_by") == expected
     assert ("joint_trajectory" in source.inputs) == (expected is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import bag_factory as factory
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from timar_ros.cli.main import main
 from timar_ros.data import bag_messages
@@ -20,12 +22,17 @@ from timar_ros.data.bag_types import new_typestore
 from timar_ros.data.bags import BagReader, BagWriter
 from timar_ros.data.motion import read_motion
 from timar_ros.data.recording import load_recording
-from timar_ros.data.replay import recorded_run, turns_of_events
+from timar_ros.data.replay import Recorded, recorded_run, replay, turns_of_events
 from timar_ros.errors import UserError
+from timar_ros.options import options_of
+from timar_ros.retarget.options import RetargetOptions
+from timar_ros.retarget.profile import load_profile
 from timar_ros.streaming.options import PipelineOptions
 
 pytest.importorskip("torch", reason="the pipeline needs torch")
 pytest.importorskip("transformers", reason="the pipeline needs transformers")
+
+from timar_ros.streaming.offline import resolve_model
 
 MODEL = ("--model", "random-mini", "--quiet")
 
@@ -61,6 +68,19 @@ def test_settings_come_from_the_bag_unless_given(lived: Path, tmp_path: Path) ->
     assert (options["guidance"], options["seed"], options["playback_delay"]) == (1.5, 4, 1.3)
     assert main(["replay", str(lived), "--out", str(tmp_path / "other"), "--seed", "5", *MODEL]) == 0
     assert motion_of(tmp_path / "other" / "bag")[0] != motion_of(lived / "bag")[0]
+
+
+def test_threads_are_heard_and_told(lived: Path, tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert main(["replay", str(lived), "--out", str(tmp_path / "two"), "--threads", "2", *MODEL]) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    with BagReader(tmp_path / "two" / "bag") as bag:
+        assert recorded_run(bag).threads == 2
 
 
 def test_turns_cut_anew_are_the_recorded_ones(tmp_path: Path) -> None:
@@ -116,6 +136,129 @@ def live_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+# What a bag says of the run that made it ------------------------------------------------------------------------------
+
+OFF_DEFAULT: dict[str, Any] = {
+    "context_seconds": 4.0, "context_policy": "stepped", "mask_history_agent": False, "guidance": 1.37,
+    "temperature": 0.123456789, "sampling_steps": 3, "noise_correlation": 0.31, "head_crossover": 0.7,
+    "engine": "oracle", "mode": "anticipatory", "seed": 2**40 + 1, "normalising": "running", "seams": False,
+    "playback_delay": 0.4321, "planning_lead": 0.44,
+}  # fmt: skip
+RETARGETED: dict[str, Any] = {
+    "neutral": "fixed", "neutral_pose": (0.01, -0.02, 0.03), "neutral_seconds": 11.0, "speaking_gain": 0.61,
+    "listening_gain": 1.21, "jaw_gain": 0.7, "speaking_speed": 0.9, "listening_speed": 0.8, "timeout": 0.7,
+    "ease": 1.5, "resume": 0.1, "gaze_mode": "nods", "nod_seconds": 0.9, "idle_amplitude": 0.01, "max_head": 2.0,
+    "max_jaw": 1.2, "knot_rate": 20.0,
+}  # fmt: skip
+
+
+def joints_of(folder: Path) -> list[bytes]:
+    with BagReader(folder) as bag:
+        return [m.position.tobytes() + m.velocity.tobytes() for _, _, m in bag.messages({"/joint_states"})]
+
+
+def test_a_bag_says_what_made_it_whatever_the_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option off its default, and no flag: the replay has the bytes of the run."""
+    options, retarget = PipelineOptions(**OFF_DEFAULT), RetargetOptions(**RETARGETED)
+    for own, usual in ((options, PipelineOptions()), (retarget, RetargetOptions())):
+        kept = {item.name for item in dataclasses.fields(own) if getattr(own, item.name) == getattr(usual, item.name)}
+        assert kept <= {"normalising"}  # a bag is never heard whole before it is replayed
+    factory.write_bag(tmp_path / "heard", 6.0, joints=False)
+    moved = Recorded(robot="pepper", rate=50.0, retarget=retarget)
+    # Turns of a live run hold the plans, too: what is cut from the audio here is what a segmenter would have given.
+    with BagReader(tmp_path / "heard") as bag:
+        model, robot = resolve_model(), load_profile("pepper")
+        replay(bag, model, options, tmp_path / "run", source="audio", robot=robot, recorded=moved)
+    assert main(["replay", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--input", "audio", "--quiet"]) == 0
+    run, again = (tmp_path / folder / "bag" for folder in ("run", "again"))
+    assert motion_of(again) == motion_of(run), capsys.readouterr().out
+    assert len(motion_of(run)) >= 6
+    assert joints_of(again) == joints_of(run)
+    with BagReader(again) as bag:
+        recorded = recorded_run(bag)
+    assert recorded.options == dataclasses.asdict(options)
+    assert (recorded.robot, recorded.rate, recorded.retarget) == ("pepper", 50.0, retarget)
+
+
+OLD_STREAM_INFO = """
+std_msgs/Header header
+string mode
+float32 turn_duration
+uint32 sample_rate
+float32 motion_rate
+float32 playback_delay
+string model
+string model_sha256
+bool trained
+string device
+string dtype
+string context_policy
+float32 context_seconds
+uint32 sampling_steps
+float32 guidance
+float32 temperature
+int64 seed
+string normalising
+"""
+
+
+def test_bags_of_the_first_version_are_read_with_todays_defaults(tmp_path: Path) -> None:
+    """Their StreamInfo lacks options and holds numbers of single precision."""
+    out = ForeignBag(tmp_path / "bag", {"timar_ros/msg/StreamInfo": OLD_STREAM_INFO}, own=False)
+    described = {"mode": "reactive", "turn_duration": 1.0, "sample_rate": 16000, "motion_rate": 25.0, "seed": 3}
+    described |= {"playback_delay": 1.15, "model": "timar-mini", "model_sha256": "0", "trained": True}
+    described |= {"device": "cpu", "dtype": "bfloat16", "context_policy": "stepped", "context_seconds": 8.0}
+    described |= {"sampling_steps": 5, "guidance": 1.15, "temperature": 0.9, "normalising": "running"}
+    with out.bag:
+        message = out.types["timar_ros/msg/StreamInfo"](header=bag_messages.header(out.types, 1), **described)
+        out.write("/stream_info", 1, message)
+    with BagReader(tmp_path / "bag") as bag:
+        recorded = recorded_run(bag)
+    assert (recorded.model, recorded.dtype, recorded.threads) == ("timar-mini", "bfloat16", None)
+    assert (recorded.robot, recorded.retarget) == ("", RetargetOptions())
+    expected = PipelineOptions(
+        playback_delay=1.15, context_policy="stepped", context_seconds=8.0, sampling_steps=5, guidance=1.15,
+        temperature=0.9, seed=3,
+    )  # fmt: skip
+    assert PipelineOptions(**recorded.options) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the ROS graph")
+def test_live_equals_offline_with_every_option_off_its_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real graph, its parameters from a file; then `timar replay BAG` alone."""
+    pytest.importorskip("rclpy", reason="no ROS 2 in this environment")
+    pytest.importorskip("timar_ros.msg", reason="the interfaces are not built in this environment")
+    live = {name for name, item in options_of(PipelineOptions).items() if item.metadata["live"]}
+    inference = {name: OFF_DEFAULT[name] for name in live - {"mode", "seed", "planning_lead"}} | {"torch_threads": 2}
+    moving = {name: list(v) if isinstance(v, tuple) else v for name, v in RETARGETED.items()}
+    moving = {name: v for name, v in moving.items() if name not in ("nod_seconds", "max_head", "max_jaw", "knot_rate")}
+    nodes = {"timar_inference": inference, "retarget": moving}
+    params = {f"/**/{name}": {"ros__parameters": values} for name, values in nodes.items()}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    voices = np.stack([factory.voice(4.0, "user"), factory.voice(4.0, "agent")], axis=1)
+    soundfile.write(tmp_path / "talk.flac", voices, 16000)
+    command = [sys.executable, "-m", "timar_ros.cli.main", "demo", "--recording", tmp_path / "talk.flac", "--no-report"]
+    command += ["--out", tmp_path / "run", "--speed", "0", "--dtype", "bfloat16"]
+    command += ["--params-file", tmp_path / "params.yaml", "--robot", "pepper", "--mode", "anticipatory"]
+    command += ["--seed", OFF_DEFAULT["seed"], "--planning-lead", OFF_DEFAULT["planning_lead"]]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=240, check=False, env=dict(os.environ)
+    )
+    assert (tmp_path / "run" / "bag" / "metadata.yaml").exists(), done.stdout + done.stderr
+    assert main(["replay", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    run, again = (motion_of(tmp_path / folder / "bag") for folder in ("run", "again"))
+    assert len(run) >= 3
+    assert again == run, capsys.readouterr().out
+    with BagReader(tmp_path / "again" / "bag") as bag:
+        recorded = recorded_run(bag)
+    assert {name: recorded.options[name] for name in live} == {name: OFF_DEFAULT[name] for name in live}
+    assert (recorded.dtype, recorded.threads, recorded.robot) == ("bfloat16", 2, "pepper")
+    assert {name: getattr(recorded.retarget, name) for name in moving} == {name: RETARGETED[name] for name in moving}
+
+
 # Foreign bags ---------------------------------------------------------------------------------------------------------
 
 ROS_DRIVERS = {
@@ -138,10 +281,10 @@ MGONZS13 = {
 class ForeignBag:
     """Writes a bag with types of other packages."""
 
-    def __init__(self, path: Path, definitions: dict[str, str] | None = None) -> None:
-        from rosbags.typesys import get_types_from_msg
+    def __init__(self, path: Path, definitions: dict[str, str] | None = None, own: bool = True) -> None:
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-        self.store = new_typestore()
+        self.store = new_typestore() if own else get_typestore(Stores.ROS2_JAZZY)
         for name, text in (definitions or {}).items():
             self.store.register(get_types_from_msg(text, name))
         self.types = self.store.types

@@ -53,7 +53,7 @@ def start(ros_domain, tmp_path):
 @pytest.fixture
 def params_file(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text("/**/audio_sink:\n  ros__parameters:\n    period: 0.02\n")
+    path.write_text("/**/audio_sink:\n  ros__parameters:\n    device_rate: 48000\n")
     return path
 
 
@@ -92,10 +92,10 @@ def test_a_node_that_dies_is_named(start, params_file, number):
 
 
 def test_a_node_that_dies_before_it_is_up_is_named_and_its_words_are_kept(start, params_file):
-    supervisor = start(spec("audio_sink", params_file=params_file, period=7.0))
+    supervisor = start(spec("audio_sink", params_file=params_file, device_rate=-1))
     with pytest.raises(NodeError, match="audio_sink ended with exit code 2") as caught:
         supervisor.bring_up()
-    assert any("period" in line for line in caught.value.tail)
+    assert any("device_rate" in line for line in caught.value.tail)
 
 
 def test_a_failed_configure_names_node_and_reason(start, params_file):

@@ -221,10 +221,10 @@ def main() -> int:
 
 def converse(args: argparse.Namespace, server: SoundServer, folder: Path) -> int:
     """One conversation."""
-    from timar_ros.data.audio import read_conversation, write_audio
+    from timar_ros.data.audio import load_conversation, write_audio
     from timar_ros.live.capture import Microphone
 
-    user, agent = read_conversation(Path(__file__).parent.parent.parent / "samples" / "conversation.flac")
+    user, agent, _ = load_conversation(Path(__file__).parent.parent.parent / "samples" / "conversation.flac")
     repeats = int(args.seconds // (len(user) / RATE)) + 2
     write_audio(folder / "user.wav", np.tile(user, repeats), RATE)
     command = [

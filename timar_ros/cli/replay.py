@@ -11,6 +11,7 @@ from timar_ros.streaming.options import PipelineOptions
 
 if TYPE_CHECKING:
     from timar_ros.data.replay import ReplayResult
+    from timar_ros.retarget.profile import RobotProfile
 
 SUMMARY = "run the whole pipeline on a bag's audio and user motion (no ROS), into a new bag and npz"
 
@@ -28,10 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="audio: cut turns anew; turns: those that the robot cut; auto: turns where the bag has them",
     )
     parser.add_argument("--topics", metavar="YAML", help="which topics of a foreign bag are what (docs/bags.md)")
-    parser.add_argument("--robot", default="timar_head", metavar="NAME_OR_YAML", help="robot to move, or 'none'")
+    parser.add_argument(
+        "--robot", metavar="NAME_OR_YAML", help="robot to move, or 'none' (default: the bag's, else timar_head)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_sampling_arguments(parser, from_bag=True)
-    parser.epilog = "Model, device, number type, threads and sampling are the bag's where they are not given."
+    parser.epilog = (
+        "Model, device, number type, threads, sampling and retargeting are the bag's where they are not given."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if (out / "bag").exists():
         raise UserError(f"{out / 'bag'} exists already: choose another --out")
-    robot = None if args.robot == "none" else load_profile(args.robot)
+    chosen = load_profile(args.robot) if args.robot not in (None, "none") else None
     mapping = read_mapping(args.topics) if args.topics else None
     with BagReader(find_bag(args.bag)) as bag:
         if bag.salvaged:
@@ -57,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         for note in Inputs(bag, mapping).notes:
             console.print(note)
         recorded = recorded_run(bag)
+        robot = None if args.robot == "none" else chosen or _recorded_robot(recorded.robot)
         options = PipelineOptions(**_options(args, recorded.options))
         model = resolve_model(
             args.model or _known_model(recorded.model),
@@ -77,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
                 source=args.input,
                 mapping=mapping,
                 robot=robot,
+                recorded=recorded,
                 progress=lambda done, _total: bar.update(task, completed=round(done)),
             )
     console.print(summary(result))
@@ -98,6 +105,19 @@ def _known_model(name: str) -> str | None:
     from timar_ros.streaming.offline import RANDOM, shipped_models
 
     return name if name in shipped_models() or RANDOM.fullmatch(name) else None
+
+
+def _recorded_robot(name: str) -> RobotProfile:
+    """The bag's robot, else timar_head, which also stands in for a profile that is not on this machine."""
+    from timar_ros.cli.console import stderr
+    from timar_ros.errors import UserError
+    from timar_ros.retarget.profile import load_profile
+
+    try:
+        return load_profile(name or "timar_head")
+    except UserError as error:
+        stderr.print(f"the bag's robot is not here ({error}): timar_head moves instead")
+        return load_profile("timar_head")
 
 
 def _known_device(name: str) -> str:

@@ -60,14 +60,6 @@ def read_audio(path: str | os.PathLike[str], rate: int = MODEL_RATE) -> NDArray[
     return resample_audio(samples, own_rate, rate)
 
 
-def read_conversation(
-    path: str | os.PathLike[str], rate: int = MODEL_RATE
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read a stereo recording as (user, agent) at ``rate`` [Hz], each [n]. Raises as load_conversation."""
-    user, agent, own_rate = load_conversation(path)
-    return resample_audio(user, own_rate, rate), resample_audio(agent, own_rate, rate)
-
-
 def resample_audio(samples: NDArray[np.float32], rate: int, target: int) -> NDArray[np.float32]:
     """Resample a whole recording [n] from ``rate`` to ``target`` [Hz]: linear phase, no delay."""
     if rate == target:

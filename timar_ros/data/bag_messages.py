@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from timar_ros.options import to_plain
+from timar_ros.retarget.options import RetargetOptions
 from timar_ros.streaming.options import PipelineOptions
 
 Floats = npt.NDArray[np.float32]
@@ -132,6 +134,19 @@ def joint_state(
         velocity=np.asarray(velocity, np.float64),
         effort=np.zeros(0),
     )
+
+
+def retarget_info(types: Mapping[str, Any], at_ns: int, robot: str, rate: float, options: RetargetOptions) -> Any:
+    """A RetargetInfo: the robot's profile, commands per second [Hz], and the behaviour."""
+    values = {**asdict(options), "neutral_pose": np.array(options.neutral_pose, np.float64)}
+    return types["timar_ros/msg/RetargetInfo"](header=header(types, at_ns), robot=robot, rate=rate, **values)
+
+
+def retarget_options_of(message: Any) -> RetargetOptions:
+    """The behaviour that a RetargetInfo describes; options that it does not know are at their defaults."""
+    known = {item.name: getattr(message, item.name) for item in fields(RetargetOptions) if hasattr(message, item.name)}
+    x, y, z = (float(value) for value in known.pop("neutral_pose", (0.0, 0.0, 0.0)))
+    return RetargetOptions(**known, neutral_pose=(x, y, z))
 
 
 def stream_info(types: Mapping[str, Any], at_ns: int, **values: Any) -> Any:

@@ -14,7 +14,7 @@ from rosbags.typesys.store import Typestore
 from timar_ros.errors import UserError
 from timar_ros.resources import share
 
-OURS = ("AudioChunk", "FlameMotion", "StreamInfo", "Turn")
+OURS = ("AudioChunk", "FlameMotion", "RetargetInfo", "StreamInfo", "Turn")
 
 
 def share_folders() -> list[Path]:

@@ -47,13 +47,14 @@ TOPICS: Mapping[str, str] = {
     "agent/motion": "timar_ros/msg/FlameMotion",
     "turns": "timar_ros/msg/Turn",
     "stream_info": "timar_ros/msg/StreamInfo",
+    "retarget_info": "timar_ros/msg/RetargetInfo",
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
     "joint_states": "sensor_msgs/msg/JointState",
     "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
 }
 
 #: Topics whose last message a late subscriber must still get.
-LATCHED = frozenset({"stream_info", "robot_description", "tf_static"})
+LATCHED = frozenset({"stream_info", "retarget_info", "robot_description", "tf_static"})
 
 _NEVER = QosTime(sec=9223372036, nsec=854775807)
 
@@ -74,7 +75,7 @@ def bag_qos(*, latched: bool = False, depth: int = 10, reliable: bool = True) ->
 
 
 def is_latched(topic: str) -> bool:
-    """Whether a topic of this name is latched by convention (``stream_info``, ``robot_description``, ``tf_static``)."""
+    """Whether a topic of this name is latched by convention (``LATCHED``)."""
     return topic.rsplit("/", 1)[-1] in LATCHED
 
 

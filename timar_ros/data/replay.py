@@ -20,6 +20,7 @@ from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs
 from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
+from timar_ros.retarget.options import RetargetOptions
 from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.pipeline import Pipeline, TurnMotion
 from timar_ros.streaming.stream_info import info_of, options_from
@@ -65,20 +66,33 @@ class Recorded:
     device: str = ""
     dtype: str = ""
     threads: int | None = None
+    robot: str = ""
+    """Profile of the robot that moved, by name or file."""
+    rate: float = 100.0
+    """Joint commands per second [Hz]."""
+    retarget: RetargetOptions = dataclasses.field(default_factory=RetargetOptions)
 
 
 def recorded_run(bag: BagReader) -> Recorded:
-    """How the live pipeline was set when the recording ended, by the bag's stream_info.
+    """How the live pipeline was set when the recording ended, by the bag's stream_info and retarget_info.
 
-    Bags of earlier versions, and bags without stream_info, leave options out; those are then at their defaults.
+    Bags of earlier versions, and bags without these topics, leave options out; those are then at their defaults.
     """
-    topic = bag.find("stream_info", TOPICS["stream_info"])
+    info, moved = _last(bag, "stream_info"), _last(bag, "retarget_info")
+    values: dict[str, Any] = {}
+    if info is not None:
+        values = {name: getattr(info, name) for name in ("model", "model_sha256", "device", "dtype")}
+        values |= {"options": options_from(info), "threads": int(getattr(info, "threads", 0)) or None}
+    if moved is not None:
+        values |= {"robot": moved.robot, "rate": float(moved.rate), "retarget": bag_messages.retarget_options_of(moved)}
+    return Recorded(**values)
+
+
+def _last(bag: BagReader, name: str) -> Any:
+    """The last message of a latched topic, or None."""
+    topic = bag.find(name, TOPICS[name])
     messages = [] if topic is None else [message for _, _, message in bag.messages({topic})]
-    if not messages:
-        return Recorded()
-    info = messages[-1]
-    known = {name: getattr(info, name) for name in ("model", "model_sha256", "device", "dtype")}
-    return Recorded(options_from(info), **known, threads=int(getattr(info, "threads", 0)) or None)
+    return messages[-1] if messages else None
 
 
 def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[int, TurnInput]]:
@@ -152,6 +166,7 @@ def replay(
     source: Source = "auto",
     mapping: Mapping[str, Mapping[str, Any]] | None = None,
     robot: RobotProfile | None = None,
+    recorded: Recorded | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> ReplayResult:
     """Run the pipeline on a bag and write ``out/bag`` and ``out/motion.npz``.
@@ -160,10 +175,11 @@ def replay(
         skips those that the live run dropped; "auto" takes turns where they fit, else audio.
     :param mapping: topics of a foreign bag, see :mod:`timar_ros.data.bag_foreign`.
     :param robot: its joints are computed, too.
+    :param recorded: how the robot is moved; default: as the bag says.
     :param progress: called with seconds done and seconds in all.
     :raises UserError: when the bag lacks what is needed.
     """
-    return _Replay(bag, model, options, Path(out), source, mapping, robot, progress).run()
+    return _Replay(bag, model, options, Path(out), source, mapping, robot, recorded, progress).run()
 
 
 class _Replay:
@@ -176,10 +192,12 @@ class _Replay:
         source: Source,
         mapping: Mapping[str, Mapping[str, Any]] | None,
         robot: RobotProfile | None,
+        recorded: Recorded | None,
         progress: Callable[[float, float], None] | None,
     ) -> None:
         self.bag, self.model, self.options, self.out = bag, model, options, out
         self.progress, self.robot = progress, robot
+        self.recorded = recorded_run(bag) if recorded is None else recorded
         self.pipeline = Pipeline(model, options)
         self.turns_topic = self._usable_turns(source, mapping)
         self.inputs = Inputs(bag, mapping) if self.turns_topic is None or not mapping else None
@@ -218,7 +236,8 @@ class _Replay:
             for name in ("user/audio", "agent/audio", "user/motion", "turns", "agent/motion", "stream_info"):
                 writer.add_topic(f"/{name}", TOPICS[name])
             if self.robot is not None:
-                writer.add_topic("/joint_states", TOPICS["joint_states"])
+                for name in ("joint_states", "retarget_info"):
+                    writer.add_topic(f"/{name}", TOPICS[name])
             writer.note("timar_replay_of", str(self.bag.path.name))
             self._announce(writer)
             self._work(writer)
@@ -307,7 +326,10 @@ class _Replay:
         """Joints as commanded, by what would have been known at each time."""
         from timar_ros.retarget.retargeter import Retargeter
 
-        retargeter = Retargeter(robot)
+        rate, options = self.recorded.rate, self.recorded.retarget
+        info = bag_messages.retarget_info(writer.types, self.bag.start_ns, robot.name, rate, options)
+        writer.write("/retarget_info", self.bag.start_ns, info)
+        retargeter = Retargeter(robot, rate, options)
         # How far ahead of its showing motion comes: the delay, less the turn that had to be heard first.
         heard = 0.0 if self.options.mode == "anticipatory" else self._seconds
         ahead = max(round(0.1e9), self.pipeline.delay_ns - round(heard * 1e9))

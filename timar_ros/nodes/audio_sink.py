@@ -31,6 +31,13 @@ MOST_STREAMS = 32
 """Streams whose delay is remembered."""
 
 
+PERIOD = 0.02
+"""How often it looks whether audio is due [s]."""
+
+LATE_NS = 10_000_000
+"""A chunk so much after its time is an underrun [ns]."""
+
+
 class AudioSink(ManagedNode):
     """Delays and gives out one speaker's audio."""
 
@@ -39,8 +46,6 @@ class AudioSink(ManagedNode):
         Parameter("file", "", "file (.wav or .flac) that the audio is written to; empty: none"),
         Parameter("device", "", "loudspeaker that the audio is played on: name, number or 'default'; empty: none"),
         Parameter("device_rate", 0, "rate to open the loudspeaker with [Hz]; 0: its own", 0, 384_000),
-        Parameter("period", 0.02, "how often it looks whether audio is due [s]", 0.001, 0.1),
-        Parameter("late_tolerance", 0.01, "a chunk this much after its time is an underrun [s]", 0.0, 1.0),
     )  # fmt: skip
 
     _file: SoundFile | None = None
@@ -69,7 +74,7 @@ class AudioSink(ManagedNode):
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         if self._delay_ns is None:
             self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
-        self.every(float(self.value("period")), self._give_out)
+        self.every(PERIOD, self._give_out)
         for what in ("underruns", "samples lost", "chunks dropped"):
             self.statistics.count(what, 0)
 
@@ -154,7 +159,7 @@ class AudioSink(ManagedNode):
         if delay_ns is not None:
             length_ns = round(len(chunk.samples) * 1e9 / chunk.rate)
             overdue = self.now_ns() - (chunk.stamp_ns + delay_ns + length_ns)
-            if overdue > float(self.value("late_tolerance")) * 1e9:
+            if overdue > LATE_NS:
                 self.statistics.count("underruns")
             if self._loudspeaker is not None:
                 # All at once: the sound card's clock says when it is due, far better than a timer here could.
@@ -179,7 +184,7 @@ class AudioSink(ManagedNode):
             chunk = self._untold[0][1]
             self._take_timing(VoiceTiming(stream_id=chunk.stream_id, delay=self._delay_ns / 1e9))
         # Half a period early rather than up to a whole one late.
-        due = self.now_ns() + round(float(self.value("period")) * 5e8) - (0 if self._rolling else self._delay_ns)
+        due = self.now_ns() + round(PERIOD * 5e8) - (0 if self._rolling else self._delay_ns)
         while self._held and self._held[0][0] <= due:
             self._send(heapq.heappop(self._held)[2])
 

@@ -1,31 +1,26 @@
-"""Node `bag_player`: a bag's audio and user motion as a live source, at any rate, with the bag's own time on /clock.
+"""Node `bag_player`: a bag's audio and user motion as a live source, at any speed, with the bag's own time on /clock.
 
 Time is driven by the stamps: the clock shows a chunk's end when the chunk is published. And it waits for the nodes:
-never more than `turns_ahead` turns are played beyond the last answered one, so that a machine too slow for the rate
+never more than `turns_ahead` turns are played beyond the last answered one, so that a machine too slow for the speed
 plays more slowly instead of losing chunks or turns. So the nodes do the same at half the pace, at four times it, or
-(rate 0) as fast as they answer.
+(speed 0) as fast as they answer.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rosgraph_msgs.msg import Clock
-from trajectory_msgs.msg import JointTrajectory
-
 from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs, read_mapping
 from timar_ros.data.bags import BagReader
 from timar_ros.data.recording import find_bag
 from timar_ros.errors import UserError
-from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo
-from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
-from timar_ros.nodes.messages import MessageError, audio_message, motion_messages, to_stamp
+from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter, run
+from timar_ros.nodes.messages import MessageError
+from timar_ros.nodes.paced_source import PACING, PacedSource
 from timar_ros.nodes.pacing import Playing
 from timar_ros.streaming.resampling import audio_context
 
@@ -36,38 +31,24 @@ TAIL_SECONDS = 60.0
 """So long [s] the clock runs on after the end at most, for what is still delayed."""
 
 
-class BagPlayer(ManagedNode):
+class BagPlayer(PacedSource):
     """Every activation plays the bag from its beginning."""
+
+    LISTENERS = 1
 
     PARAMETERS = (
         Parameter("path", "", "bag to play: a folder, an .mcap or a .db3; also one that was cut off"),
         Parameter("mapping", "", "YAML that says which topics of a foreign bag are what (docs/bags.md)"),
-        Parameter("rate", 1.0, "pace: 1 is real time, 0 as fast as turns are answered", 0.0, 1000.0),
-        Parameter("start_delay", 0.5, "wait so long after activation before the first message [s]", 0.0, 60.0),
-        Parameter("turns_ahead", 1, "turns played beyond the last one answered by agent/motion, at most", 0, 100),
-        Parameter(
-            "answered_by",
-            "motion",
-            "what answers a turn; trajectory: its motion and then a trajectory of it",
-            choices=("motion", "trajectory"),
-        ),
-        Parameter("answer_timeout", 60.0, "no longer wait for answers after so long without one [s]", 0.1, 3600.0),
+        *PACING,
     )
-
-    _playing: Playing | None = None
-    _position = 0.0
 
     def __init__(self, **options: Any) -> None:
         super().__init__("bag_player", **options)
-        self.finished = threading.Event()
-        self._turn_duration = 1.0
 
     def configure(self) -> None:
         """Look at the bag, say what is in it and what is missing."""
         if not self.value("path"):
             raise UserError("parameter 'path' is empty: name the bag to play")
-        if self.get_parameter("use_sim_time").value:
-            raise UserError("the node that publishes /clock cannot itself run with 'use_sim_time'")
         self._path = find_bag(Path(self.value("path")))
         self._mapping = read_mapping(self.value("mapping")) if self.value("mapping") else None
         with BagReader(self._path) as bag:
@@ -81,26 +62,13 @@ class BagPlayer(ManagedNode):
                 raise UserError(f"{self._path} has no audio")
             self._origin = first.stamp_ns
             self._length = bag.seconds
-        self._audio = {role: self.publish_on(AudioChunk, f"{role}/audio", qos.audio()) for role in ("user", "agent")}
-        self._motion = self.publish_on(FlameMotion, "user/motion", qos.motion())
-        self._ticks = self.publish_on(Clock, "/clock", qos.commands())
-        self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
-        self.subscribe(FlameMotion, "agent/motion", self._answered, qos.motion(), optional=True)
-        if self.value("answered_by") == "trajectory":
-            self.subscribe(JointTrajectory, "joint_trajectory", self._take_trajectory, qos.commands(), optional=True)
+        self.open_outputs(clock=True)
+        self.await_answers()
 
     def activate(self) -> None:
         """Start to play."""
-        self._position = 0.0
         self._patient = True
-        self.finished.clear()
-        self._playing = Playing(self._play, "bag player")
-
-    def deactivate(self) -> None:
-        """Stop at once."""
-        if self._playing is not None:
-            self._playing.stop()
-            self._playing = None
+        super().activate()
 
     def diagnose(self) -> Diagnosis:
         """How far it is."""
@@ -109,32 +77,17 @@ class BagPlayer(ManagedNode):
             return OK, "finished", rows
         return (OK, "playing", rows) if self._patient else (WARN, "nobody answers", rows)
 
-    def _take_info(self, message: StreamInfo) -> None:
-        self._turn_duration = float(message.hop if message.mode == "rolling" else message.turn_duration)
-
-    def _answered(self, message: FlameMotion) -> None:
-        if self._playing is not None:
-            self._playing.note_answer(message.turn, to_be_followed=self.value("answered_by") == "trajectory")
-
-    def _take_trajectory(self, message: JointTrajectory) -> None:  # noqa: ARG002 (that it came is what matters)
-        if self._playing is not None:
-            self._playing.note_trajectory()
-
-    def _play(self, playing: Playing) -> None:
-        while not playing.stopped and all(p.get_subscription_count() == 0 for p in self._audio.values()):
-            self.get_logger().info("waiting for subscribers of the audio", throttle_duration_sec=5.0)
-            playing.sleep(0.02)
-        if playing.sleep(float(self.value("start_delay"))):
-            return
+    def play(self, playing: Playing) -> None:
+        """Let the bag's time pass, and publish what lies in it."""
         self._begun = time.monotonic()
         self._now = self._origin
-        self._tick(self._origin)
+        self.tick(self._origin)
         try:
             with BagReader(self._path) as bag:
                 for at, event in _timed(Inputs(bag, self._mapping).events(), self._origin):
                     if not self._reach(playing, at, _beyond(event)):
                         return
-                    self._publish(event)
+                    self.publish(event)
         except (UserError, MessageError) as error:
             # The bag was looked at before: only a torn or foreign message in its middle comes here.
             self.get_logger().error(f"the bag ends early: {error}")
@@ -157,19 +110,19 @@ class BagPlayer(ManagedNode):
                 return False
             self._now = step
             self._position = (step - self._origin) * 1e-9
-            self._tick(step)
+            self.tick(step)
         return not playing.stopped
 
     def _wait(self, playing: Playing, at: int, beyond: float | None) -> bool:
         seconds = (at - self._origin) * 1e-9
-        rate = float(self.value("rate"))
+        rate = float(self.value("speed"))
         if beyond is not None:
             began = time.monotonic()
             ahead = int(self.value("turns_ahead")) * self._turn_duration
             self._await_answers(playing, seconds - beyond - ahead)
             # What was waited is not caught up with.
             self._begun += time.monotonic() - began
-        # At rate 0 only the tail is paced, at five times life's speed.
+        # At speed 0 only the tail is paced, at five times life's speed.
         unpaced = 0.0 if beyond is not None else TICK_NS * 1e-9 / 5
         ahead = self._begun + seconds / rate - time.monotonic() if rate > 0.0 else unpaced
         return not (playing.sleep(ahead) if ahead > 0.0 else playing.stopped)
@@ -182,26 +135,6 @@ class BagPlayer(ManagedNode):
         if not playing.wait_for(lambda: playing.answered >= turns, float(self.value("answer_timeout"))):
             self._patient = False
             self.get_logger().warning(f"turn {playing.answered} was not answered: playing on without waiting")
-
-    def _tick(self, at: int) -> None:
-        self._ticks.publish(Clock(clock=to_stamp(at)))
-
-    def _publish(self, event: Event) -> None:
-        if isinstance(event, AudioEvent):
-            message = audio_message(
-                event.stamp_ns,
-                event.sample_index,
-                event.rate,
-                event.samples,
-                stream_id=event.stream_id,
-                end=event.end,
-            )
-            self._audio[event.role].publish(message)
-            self.statistics.tick(f"{event.role}/audio")
-            return
-        for message in motion_messages(event.stamp_ns, event.rate, event.frames):
-            self._motion.publish(message)
-            self.statistics.tick("user/motion")
 
 
 def _timed(events: Iterator[Event], start: int) -> Iterator[tuple[int, Event]]:

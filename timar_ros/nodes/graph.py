@@ -282,7 +282,7 @@ def _source_wiring(options: GraphOptions) -> tuple[list[str], list[str]]:
 def _source_parameters(options: GraphOptions) -> dict[str, Any]:
     followed = "trajectory" if options.speed == 0.0 and _simulates_trajectories(options) else None
     if options.source == "bag":
-        return {"path": options.bag, "rate": options.speed, "answered_by": followed}
+        return {"path": options.bag, "speed": options.speed, "answered_by": followed}
     if options.source == "microphone":
         return {"device": options.microphone, "chunk": FINE}
     # Before a turn can be planned, all of the agent's audio for it must have come, and a little for resampling.
@@ -293,7 +293,7 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         "agent": options.agent or None,
         "user_motion": options.user_motion or None,
         "speed": options.speed,
-        "acknowledged_by": followed,
+        "answered_by": followed,
         "publish_clock": _source_ticks(options),
         "chunk": FINE if _source_ticks(options) else None,  # the clock's step, too
         "agent_lead": None if lead is None else lead + 0.2,

@@ -15,7 +15,7 @@ PARAMETERS = (
     Parameter("speech", "", "folder or hub name of the speech encoder, where the model has none of its own"),
     Parameter("device", "auto", "cpu, cuda, cuda:1 … or auto"),
     Parameter("dtype", "float32", "number type", choices=("float32", "bfloat16", "float16", "int8", "auto")),
-    Parameter("torch_threads", 0, "CPU threads of torch; 0: torch's own choice", 0, 1024),
+    Parameter("torch_threads", 0, "CPU threads of torch; 0: one for a small model, else torch's own choice", 0, 1024),
     Parameter("namespaces", [""], "conversations that this process serves, each a namespace; empty: its own only"),
     Parameter("queue_depth", 2, "turns of a conversation that may wait; one more drops the oldest", 1, 100),
     Parameter("warm_up_turns", 3, "made-up turns before the node is ready", 0, 100),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from timar_ros.data.audio import load_audio, load_conversation
 from timar_ros.data.motion import load_motion
 from timar_ros.errors import UserError
+from timar_ros.streaming.turns import Role
 
 Floats = NDArray[np.float32]
 
@@ -55,7 +56,7 @@ def load_recording(conversation: str, user: str, agent: str, motion: str = "") -
 class Piece:
     """Part of one speaker's audio: samples [n] from ``index`` on; ``end`` on the last one, which may be empty."""
 
-    role: str
+    role: Role
     index: int
     rate: int
     samples: Floats
@@ -78,7 +79,7 @@ def steps(recording: Recording, chunk: float, agent_lead: float = 0.0) -> Iterat
     :param agent_lead: how long before its time the agent's audio is published [s], as a robot knows its own speech
         before it says it. The conversation then begins at ``-agent_lead``.
     """
-    speakers = (
+    speakers: tuple[tuple[Role, Floats, int, float], ...] = (
         ("user", recording.user, recording.user_rate, agent_lead),
         ("agent", recording.agent, recording.agent_rate, 0.0),
     )

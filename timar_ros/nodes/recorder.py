@@ -23,6 +23,9 @@ from timar_ros.resources import share
 
 RCLError = rclpy_implementation.RCLError
 
+DISCOVERY_PERIOD = 0.25
+"""Time between two looks for new topics [s]."""
+
 DEPTH = 1000
 """Messages a subscription may hold: 20 s of 20 ms chunks."""
 
@@ -40,7 +43,6 @@ class Recorder(ManagedNode):
         Parameter(
             "qos_profiles", "", "YAML file of QoS by topic, as ros2 bag takes it; none: config/recording_qos.yaml"
         ),
-        Parameter("discovery_period", 0.25, "seconds between two looks for new topics", 0.05, 60.0),
     )
 
     recorder: BagRecorder | None = None
@@ -65,7 +67,7 @@ class Recorder(ManagedNode):
             topic = self.resolve_topic_name(name)
             if self._wanted(topic):
                 self._take_up(topic, msgtype, self._overrides.get(topic) or _profile(latched=is_latched(topic)))
-        timer = self.create_timer(float(self.value("discovery_period")), self._discover)
+        timer = self.create_timer(DISCOVERY_PERIOD, self._discover)
         self._scope["subscriptions"] = self._drop_subscriptions
         self._scope[timer] = lambda: self.destroy_timer(timer)
         self._discover()

@@ -7,6 +7,7 @@ sent when they are due; a robot with a trajectory controller gets each chunk at 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from rclpy.parameter import Parameter
@@ -15,12 +16,12 @@ from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool
 
 from timar_ros.errors import UserError
-from timar_ros.msg import FlameMotion, StreamInfo
+from timar_ros.msg import FlameMotion, RetargetInfo, StreamInfo
 from timar_ros.nodes import qos, style
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
 from timar_ros.nodes.head_driver import MAX_BACKLOG_NS, DriverOptions, HeadDriver
 from timar_ros.nodes.joint_outputs import JointOutputs
-from timar_ros.nodes.messages import motion, shown_ns
+from timar_ros.nodes.messages import motion, shown_ns, to_stamp
 from timar_ros.nodes.pacing import Pacer
 from timar_ros.nodes.retarget_parameters import DYNAMIC, PARAMETERS, retarget_options
 from timar_ros.retarget import load_profile
@@ -52,6 +53,7 @@ class Retarget(ManagedNode):
         )
         self._info: StreamInfo | None = None
         self._fresh()
+        self._told = self.publish_on(RetargetInfo, "retarget_info", qos.latched())
         self.subscribe(FlameMotion, "agent/motion", self._take, qos.motion())
         self.subscribe(StreamInfo, "stream_info", self._take_info, qos.latched(), inactive=True)
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
@@ -69,6 +71,7 @@ class Retarget(ManagedNode):
         """Begin anew; the first beat starts from where the robot is."""
         self._fresh()
         self._listen_to_states(True)
+        self._tell()
         self._activated_ns = self.now_ns()
         if not self._simulated_time():
             self._pacer = Pacer(1.0 / self._driving.rate, self._tick, "commands")
@@ -103,6 +106,14 @@ class Retarget(ManagedNode):
         """A gain or a speed has changed."""
         if any(parameter.name == name for parameter in DYNAMIC):
             self.driver.change(retarget_options(self.value))
+            self._tell()
+
+    def _tell(self) -> None:
+        """Publish how the robot is moved."""
+        options = asdict(retarget_options(self.value))
+        info = RetargetInfo(robot=self.value("robot"), rate=float(self.value("rate")), **options)
+        info.header.stamp = to_stamp(self.now_ns())
+        self._told.publish(info)
 
     def diagnose(self) -> Diagnosis:
         """What is commanded, what was refused, and whether motion comes early enough."""

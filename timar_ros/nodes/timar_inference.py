@@ -53,19 +53,18 @@ class TimarInference(ManagedNode):
 
     def configure(self) -> None:
         """Load the model, warm it up, take up conversations that were kept."""
-        torch = require("torch", INSTALL, "timar_inference")
+        require("torch", INSTALL, "timar_inference")
         require("transformers", INSTALL, "timar_inference")
         from timar_ros.streaming.offline import resolve_model
         from timar_ros.streaming.pipeline import Pipeline
 
-        if self.value("torch_threads"):
-            torch.set_num_threads(self.value("torch_threads"))
         begun = time.monotonic()
         self.model = resolve_model(
             self.value("model") or None,
             speech=self.value("speech") or None,
             device=self.value("device"),
             dtype=self.value("dtype"),
+            threads=self.value("torch_threads") or None,
         )
         keys = names(self.value("namespaces")) or [""]
         options = pipeline_options(self)

@@ -44,7 +44,6 @@ class Worker:
         self._calls: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._ending = False
-        self._busy = False
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -78,11 +77,6 @@ class Worker:
         with self._changed:
             return sum(job.answer and not job.dropped for job in self._jobs)
 
-    def settle(self, timeout: float) -> bool:
-        """Wait until nothing waits and nothing runs."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not (self._jobs or self._calls or self._busy), timeout)
-
     def end(self) -> None:
         """Finish the jobs at hand, forget the others, end the thread."""
         with self._changed:
@@ -104,12 +98,9 @@ class Worker:
         while True:
             with self._changed:
                 if not self._jobs and not self._calls and prepared:
-                    self._busy = False
-                    self._changed.notify_all()
                     self._changed.wait_for(lambda: self._jobs or self._calls or self._ending)
                 if self._ending:
                     return
-                self._busy = True
                 call = self._calls.popleft() if self._calls else None
                 jobs = [] if call is not None else self._take()
             if call is not None:

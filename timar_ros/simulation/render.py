@@ -17,8 +17,6 @@ from timar_ros.simulation.engine import INSTALL, load_mujoco
 from timar_ros.simulation.head import Head, MujocoHead
 
 Picture = NDArray[np.uint8]
-# Multisampling makes a software renderer ten times slower; films do without, stills are drawn large and averaged.
-STILL_OVERSAMPLING = 2
 
 
 class Camera:
@@ -51,23 +49,6 @@ class Camera:
     def close(self) -> None:
         """Free the renderer."""
         self._renderer.close()
-
-
-def draw_still(
-    head: Head, path: str | os.PathLike[str], width: int = 640, height: int = 480, view: str = "front"
-) -> None:
-    """Write one picture of the head as PNG.
-
-    :raises UserError: nothing to draw with, or the file cannot be written.
-    """
-    n = STILL_OVERSAMPLING
-    camera = Camera(head, width * n, height * n, view)
-    try:
-        large = camera.draw().astype(np.uint16)
-    finally:
-        camera.close()
-    picture = large.reshape(height, n, width, n, 3).sum(axis=(1, 3)) // (n * n)
-    write_png(path, picture.astype(np.uint8))
 
 
 def write_png(path: str | os.PathLike[str], picture: Picture) -> None:

@@ -22,7 +22,7 @@ def info_of(model: Timar, options: PipelineOptions) -> dict[str, Any]:
 
     config = model.config
     resolved = {
-        "playback_delay": options.delay_ns(config.turn_seconds) * 1e-9,
+        "playback_delay": options.delay_ns(config.turn_seconds) / 1e9,
         "context_seconds": float(options.context_seconds or config.context_seconds),
         "sampling_steps": options.sampling_steps or config.sampling_steps,
     }
