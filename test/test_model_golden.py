@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tiny_models import training_batch
 
 from timar_ros.model import Timar, TimarConfig, load_timar
 from timar_ros.streaming import Conversation
+from timar_ros.training.objective import Objective
 
 HERE = Path(__file__).parent / "golden"
 CASES = (
@@ -81,19 +83,24 @@ def test_training_losses(shared: Path, case: str) -> None:
     )
     motion = torch.from_numpy(inputs["user_motion"].astype(np.float32))
     first, second = motion[:8].flatten(0, 1), motion[2:10].flatten(0, 1)
+    batch = training_batch(
+        torch.stack((user, agent)),
+        torch.stack((agent, user)),
+        torch.stack((first, second)),
+        torch.stack((second, first)),
+        agent_mask=torch.from_numpy(golden["mask"]).bool(),
+    )
+    if "noise" in golden:
+        batch["timesteps"] = torch.from_numpy(golden["timesteps"]).unflatten(0, (-1, 2, 200))
+        batch["noise"] = torch.from_numpy(golden["noise"]).float().unflatten(0, (-1, 2, 200))
+    objective = Objective(model)
     with torch.inference_mode():
-        out = model.training_loss(
-            torch.stack((user, agent)),
-            torch.stack((agent, user)),
-            torch.stack((first, second)),
-            torch.stack((second, first)),
-            mask=torch.from_numpy(golden["mask"]),
-            timesteps=torch.from_numpy(golden["timesteps"]) if "timesteps" in golden else None,
-            noise=torch.from_numpy(golden["noise"]).float() if "noise" in golden else None,
-        )
-    assert abs(float(out.loss) - float(golden["loss"][0])) <= 1e-5
-    np.testing.assert_allclose(out.conditioning.numpy(), golden["conditioning"], rtol=0, atol=1e-5)
+        (total, _, count), each = objective(batch), objective.frame_losses(batch)
+    assert abs(float(total / count) - float(golden["loss"][0])) <= 1e-5
+    assert each.conditioning is not None
+    conditioning = each.conditioning.unflatten(0, (2, 200)).numpy()
+    np.testing.assert_allclose(conditioning, golden["conditioning"], rtol=0, atol=1e-5)
     if "mse" in golden:
-        assert out.bound is not None
-        np.testing.assert_allclose(out.mse.numpy(), golden["mse"], rtol=0, atol=1e-5)
-        np.testing.assert_array_less(np.abs(out.bound.numpy() - golden["vb"]) / (1 + golden["vb"]), 1e-5)
+        assert each.bound is not None
+        np.testing.assert_allclose(each.mse.numpy(), golden["mse"], rtol=0, atol=1e-5)
+        np.testing.assert_array_less(np.abs(each.bound.numpy() - golden["vb"]) / (1 + golden["vb"]), 1e-5)

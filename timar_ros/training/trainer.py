@@ -62,6 +62,11 @@ class Trainer:
         self.model: Timar | DualTalk = build_model(config)
         frames = self.model.config.turn_frames if isinstance(self.model, Timar) else 25
         self.clips = TrainingClips(config, frames, TRAINING_STEPS, skip)
+        if isinstance(self.model, Timar) and self.clips.frames > self.model.config.context_turns * frames:
+            raise UserError(
+                f"data.clip_seconds {config.data.clip_seconds} is longer than the model's window: "
+                f"{self.model.config.context_seconds} s; make the clips shorter or model.context_seconds longer"
+            )
         self.total = total_steps(options, len(self.clips))
         self.warmup = warmup_steps(options, len(self.clips))
         self.micro = options.micro_batch or max(1, options.batch_size // self.world)
