@@ -166,6 +166,13 @@ def test_bodies_without_a_brain_never_import_torch() -> None:
     assert not [(p.name, n) for p in modules_under(*NO_TORCH) for n, _ in imports(p) if n.split(".")[0] == "torch"]
 
 
+def test_frames_and_rates_are_described_in_one_place() -> None:
+    """Only `timar_ros/motion.py` says which columns of a frame are what, and that speech has 16 kHz."""
+    literal = re.compile(r"slice\((0, 50|50, 53|53, 56)\)|\b50:53\b|\b53:(56)?\]|[ =(/]16_?000\b")
+    code = [(p, re.sub(r'""".*?"""|#[^\n]*', "", p.read_text(), flags=re.DOTALL)) for p in SOURCES]
+    assert [p.name for p, text in code if literal.search(text)] == ["motion.py"]
+
+
 def test_commands_import_nothing_heavy_at_their_top() -> None:
     """`timar --help` imports every command's file."""
     heavy = {"torch", "transformers", "rclpy", "mujoco", "scipy", "rosbags", "numpy", "matplotlib", "soundfile"}

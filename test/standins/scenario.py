@@ -17,9 +17,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from timar_ros.motion import MODEL_RATE, MOTION_SIZE
 from timar_ros.nodes import messages
 
-RATE = 16000
+RATE = MODEL_RATE
 TONE = (0.5 * np.sin(np.arange(RATE) * 2 * np.pi * 300 / RATE)).astype(np.float32)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -225,7 +226,7 @@ def facs() -> None:
     outputs = ("agent/facs", "agent/blendshapes", "agent/mouth")
     bench.until(lambda: publisher.get_subscription_count(), "the bridge")
     bench.until(lambda: all(bench.node.count_subscribers(t) for t in outputs), "subscribers")
-    frames = np.zeros((25, 56), np.float32)
+    frames = np.zeros((25, MOTION_SIZE), np.float32)
     frames[:, 50] = np.linspace(0, 0.4, 25)
     now = bench.world.get_clock().now().nanoseconds + 200_000_000
     begin = now * 1e-9

@@ -6,6 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Literal
 
+from timar_ros.motion import MOTION_RATE
+
 if TYPE_CHECKING:
     from timar_ros.model import Timar
     from timar_ros.streaming.pipeline import PipelineOptions
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         agent_rate = user_rate
     else:
         (user, user_rate), (agent, agent_rate) = load_audio(args.user), load_audio(args.agent)
-    motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, 25.0)
+    motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, MOTION_RATE)
     model = resolve_model(args.model, device=args.device, dtype=args.dtype, threads=args.threads)
     announce(model)
     began = time.perf_counter()
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         )
     took = time.perf_counter() - began
     write_motion(args.out, frames, speaking=speaking_frames(agent, agent_rate, len(frames)))
-    seconds = len(frames) / 25.0
+    seconds = len(frames) / MOTION_RATE
     console.print(
         f"{args.out}: {len(frames)} frames, {seconds:.1f} s at 25 Hz; {model.name}, seed {args.seed}; "
         f"made in {took:.1f} s ({took / seconds:.2f} x real time)",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from timar_ros.motion import MOTION_RATE
+
 SUMMARY = "Turn head motion into a robot's joint commands, within its limits"
 
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if not out.parent.is_dir():
         raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
-    motion = retarget_motion(profile, frames, 25.0, args.rate, options)
+    motion = retarget_motion(profile, frames, MOTION_RATE, args.rate, options)
     try:
         write_joints_csv(motion, out)
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from timar_ros.motion import HEAD
+
 if TYPE_CHECKING:
     from timar_ros.retarget.profile import RobotProfile
 
@@ -108,7 +110,7 @@ def _check(args: argparse.Namespace) -> int:
     for name, frames in sweeps().items():
         check, motions[name] = check_motion(profile, name, frames)
         checks.append(check)
-        wanted = float(np.median(np.linalg.norm(frames[:, 53:56], axis=1)))
+        wanted = float(np.median(np.linalg.norm(frames[:, HEAD], axis=1)))
         if check.lost > 0.5 * wanted:
             missing.append(f"{name}: {np.degrees(check.lost):.1f}° of {np.degrees(wanted):.1f}° are lost")
     rows = [

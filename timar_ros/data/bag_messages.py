@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from timar_ros.motion import EXPRESSION, HEAD, JAW
+
 Floats = npt.NDArray[np.float32]
 
-EXPRESSION, JAW, HEAD_POSE = 1, 2, 4
-_PARTS = ((slice(0, 50), EXPRESSION), (slice(50, 53), JAW), (slice(53, 56), HEAD_POSE))
+_PARTS = ((EXPRESSION, 1), (JAW, 2), (HEAD, 4))
 
 
 def stamp_ns(stamp: Any) -> int:

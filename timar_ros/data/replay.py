@@ -20,6 +20,7 @@ from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs
 from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.pipeline import Pipeline, PipelineOptions, TurnMotion
 from timar_ros.streaming.turn_types import PLANNING_LEAD, TurnInput
 from timar_ros.streaming.turns import TurnBuilder
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Source = Literal["auto", "turns", "audio"]
-
-RATE = 16000
 
 
 @dataclasses.dataclass
@@ -100,7 +99,7 @@ def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[i
             TurnInput(
                 number=int(message.number),
                 stamp_ns=bag_messages.stamp_ns(message.header.stamp),
-                duration=len(agent) / RATE,
+                duration=len(agent) / MODEL_RATE,
                 user_speech=user,
                 agent_speech=agent,
                 user_motion=None if planned else bag_messages.user_motion_of(message),
@@ -239,8 +238,8 @@ class _Replay:
             self.bag.start_ns,
             mode=options.mode,
             turn_duration=float(config.turn_seconds),
-            sample_rate=RATE,
-            motion_rate=25.0,
+            sample_rate=MODEL_RATE,
+            motion_rate=MOTION_RATE,
             playback_delay=self.pipeline.delay_ns * 1e-9,
             model=self.model.name,
             model_sha256=self.model.sha256,
@@ -298,17 +297,17 @@ class _Replay:
 
     def _write_turn(self, writer: BagWriter, arrived: int, turn: TurnInput) -> None:
         frames = turn.user_motion
-        count = round(turn.duration * 25)
+        count = round(turn.duration * MOTION_RATE)
         message = writer.types["timar_ros/msg/Turn"](
             header=bag_messages.header(writer.types, turn.stamp_ns),
             number=turn.number,
             phase=0,
             duration=turn.duration,
-            sample_rate=RATE,
+            sample_rate=MODEL_RATE,
             user_speech=np.ascontiguousarray(turn.user_speech, np.float32),
             agent_speech=np.ascontiguousarray(turn.agent_speech, np.float32),
-            motion_rate=25.0,
-            user_motion=np.nan_to_num(np.zeros((count, 56)) if frames is None else frames)
+            motion_rate=MOTION_RATE,
+            user_motion=np.nan_to_num(np.zeros((count, MOTION_SIZE)) if frames is None else frames)
             .astype(np.float32)
             .reshape(-1),
             user_tracked=bag_messages.tracked_bits(frames, count),
@@ -343,7 +342,7 @@ class _Replay:
         first = self.motions[0].stamp_ns
         starts = [round((motion.stamp_ns - first) * 25e-9) for motion in self.motions]
         length = starts[-1] + len(self.motions[-1].frames)
-        frames, speaking = np.zeros((length, 56), np.float32), np.zeros(length, np.uint8)
+        frames, speaking = np.zeros((length, MOTION_SIZE), np.float32), np.zeros(length, np.uint8)
         ends = [*starts[1:], length]
         for motion, start, end in zip(self.motions, starts, ends, strict=True):
             count = min(len(motion.frames), end - start)

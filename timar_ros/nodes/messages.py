@@ -16,6 +16,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import ArrayLike, NDArray
 
+from timar_ros.motion import EXPRESSION, HEAD, JAW
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 FRAME = 56
-PARTS = {"expression": slice(0, 50), "jaw": slice(50, 53), "head_pose": slice(53, 56)}
+PARTS = {"expression": EXPRESSION, "jaw": JAW, "head_pose": HEAD}
 BITS = {"expression": Turn.EXPRESSION, "jaw": Turn.JAW, "head_pose": Turn.HEAD_POSE}
 MAX_RATE = 384_000
 MAX_MAGNITUDE = 1e3

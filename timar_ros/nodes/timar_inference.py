@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timar_ros.errors import UserError, require
+from timar_ros.motion import MOTION_SIZE
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import control, qos
 from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
@@ -145,7 +146,7 @@ class TimarInference(ManagedNode):
         assert self.model is not None
         config = self.model.config
         noise = np.random.default_rng(0).normal(0.0, 0.05, config.turn_samples).astype(np.float32)
-        frames = np.zeros((config.turn_frames, 56), np.float32)
+        frames = np.zeros((config.turn_frames, MOTION_SIZE), np.float32)
         slowest = 0.0
         for number in range(self.value("warm_up_turns")):
             made = TurnInput(number, 0, config.turn_seconds, noise, noise, frames)

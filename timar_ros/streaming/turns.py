@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
+from timar_ros.motion import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.turn_audio import NS, AudioStream, AudioTrack
 from timar_ros.streaming.turn_checks import (
     LARGEST_STAMP,

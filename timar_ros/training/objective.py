@@ -14,7 +14,7 @@ from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.model import Timar
 from timar_ros.model import tokens as layout
 from timar_ros.model.diffusion import TRAINING_STEPS, make_schedule, motion_mse
-from timar_ros.streaming.resampling import HEAD
+from timar_ros.motion import HEAD, MOTION_SIZE
 from timar_ros.training.config import OptimiserConfig
 
 # How much a head changes from frame to frame, as a share of its deviation (the synthetic people's 0.143, a tracked
@@ -181,8 +181,8 @@ def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Genera
     else:
         steps = model.config.sampling_steps
         initial, added = (
-            torch.randn((len(cond), 56), generator=generator),
-            torch.randn((steps, len(cond), 56), generator=generator),
+            torch.randn((len(cond), MOTION_SIZE), generator=generator),
+            torch.randn((steps, len(cond), MOTION_SIZE), generator=generator),
         )
         motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device))).frames
     return model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])
