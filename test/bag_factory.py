@@ -11,6 +11,7 @@ import numpy.typing as npt
 from timar_ros.data import bag_messages
 from timar_ros.data.bags import TOPICS, BagWriter
 from timar_ros.motion import JAW_OPENING, MODEL_RATE, MOTION_RATE, MOTION_SIZE, PITCH, ROLL, YAW
+from timar_ros.streaming.turn_types import TurnInput
 
 RATE, FPS = MODEL_RATE, round(MOTION_RATE)
 START_NS = 1_700_000_000_000_000_000
@@ -130,20 +131,8 @@ def turn_message(
     """The Turn of one second."""
     cut = slice(number * RATE, (number + 1) * RATE)
     frames = user_frames[number * FPS : (number + 1) * FPS]
-    return types["timar_ros/msg/Turn"](
-        header=bag_messages.header(types, stamp_ns),
-        number=number,
-        phase=0,
-        duration=1.0,
-        sample_rate=RATE,
-        user_speech=user_voice[cut],
-        agent_speech=agent_voice[cut],
-        motion_rate=float(FPS),
-        user_motion=np.ascontiguousarray(frames).reshape(-1),
-        user_tracked=bag_messages.tracked_bits(frames, FPS),
-        lost_user_samples=0,
-        lost_agent_samples=0,
-    )
+    turn = TurnInput(number, stamp_ns, 1.0, user_voice[cut], agent_voice[cut], frames)
+    return bag_messages.turn_message(types, turn, float(FPS))
 
 
 def joint_positions(frames: Floats) -> npt.NDArray[np.float64]:

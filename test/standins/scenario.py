@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import sys
 import time
@@ -114,7 +115,7 @@ def ros_drivers(kind: str) -> None:
         bench.finish(status=bench.status, chunks=len(chunks))
         return
     for block in range(50):
-        data = AudioData(data=messages.octets(np.frombuffer(pcm[block * 320 : block * 320 + 320].tobytes(), np.uint8)))
+        data = AudioData(data=array.array("B", pcm[block * 320 : block * 320 + 320].tobytes()))
         if kind == "stamped":
             data = AudioDataStamped(audio=data)
             data.header.stamp = messages.to_stamp(5_000_000_000 + block * 20_000_000)
