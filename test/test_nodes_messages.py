@@ -183,7 +183,7 @@ def test_a_bag_and_a_topic_carry_the_same_messages(kind):
         "turn": (a_turn(user_motion=frames), 25.0),
     }[kind]
     msgtype = {"audio": "AudioChunk", "motion": "FlameMotion", "turn": "Turn"}[kind]
-    live = getattr(messages, f"{kind}_message")(*given)
+    live = sent(getattr(messages, f"{kind}_message")(*given))
     store = typestore()
     bagged = getattr(bag_messages.encoder(store.types), kind)(*given)
     written = bytes(store.serialize_cdr(bagged, f"timar_ros/msg/{msgtype}"))

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from timar_ros.live.devices import devices
 
     if args.action == "devices":
-        from timar_ros.cli.console import console, table
+        from timar_ros.console import console, table
 
         found = devices()
         if not found:

@@ -94,7 +94,7 @@ def _threads(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand; the exit code."""
-    from timar_ros.cli.console import console, progress
+    from timar_ros.console import console, progress
     from timar_ros.data.audio import load_audio, load_conversation
     from timar_ros.data.motion import load_motion, write_motion
     from timar_ros.errors import UserError
@@ -163,7 +163,7 @@ def pipeline_options(args: argparse.Namespace, normalising: Literal["running", "
 
 def announce(model: Timar) -> None:
     """Say loudly when the model was never trained."""
-    from timar_ros.cli.console import stderr
+    from timar_ros.console import stderr
 
     if not model.trained:
         stderr.print(

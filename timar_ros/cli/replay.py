@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay; prints what was found before, and how the result compares after."""
-    from timar_ros.cli.console import console, progress, stderr
     from timar_ros.cli.generate import announce, pipeline_options
+    from timar_ros.console import console, progress, stderr
     from timar_ros.data.bag_foreign import Inputs, read_mapping
     from timar_ros.data.bags import BagReader
     from timar_ros.data.recording import find_bag
@@ -105,7 +105,7 @@ def _recorded_model(recorded: dict[str, Any]) -> str | None:
 
 def summary(result: ReplayResult) -> Any:
     """The table at the end."""
-    from timar_ros.cli.console import table
+    from timar_ros.console import table
 
     rows = [
         ("input", result.source),

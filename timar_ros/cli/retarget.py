@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.data.motion import read_motion
     from timar_ros.errors import UserError
     from timar_ros.retarget import RetargetOptions, load_profile, retarget_motion, write_joints_csv

@@ -49,7 +49,7 @@ def _largest(axis: tuple[float, float, float]) -> int:
 
 
 def _list(_args: argparse.Namespace) -> int:
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.retarget import list_profiles, load_profile
 
     rows = []
@@ -62,7 +62,7 @@ def _list(_args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.retarget import load_profile
     from timar_ros.retarget.kinematics import Neck
 
@@ -98,7 +98,7 @@ def _show(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.errors import UserError
     from timar_ros.retarget import load_profile
     from timar_ros.retarget.check import check_motion, sweeps
@@ -143,7 +143,7 @@ def _new(args: argparse.Namespace) -> int:
 
     import yaml
 
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.data.files import atomic_path
     from timar_ros.errors import UserError
     from timar_ros.retarget.profile import profile_from_dict

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import fields
     from pathlib import Path
 
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.errors import require
 
     require("rclpy", "see docs/installation.md", "timar up")

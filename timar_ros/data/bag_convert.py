@@ -50,8 +50,8 @@ def from_bag(bag: str | Path, out: str | Path, name: str | None = None, truth: s
     """
     from timar_ros.data.audio import write_audio
     from timar_ros.data.recording import Motion, load_recording
+    from timar_ros.data.truth import read_truth
     from timar_ros.errors import UserError
-    from timar_ros.evaluation.truth import read_truth
 
     recording = load_recording(bag)
     if recording.user_audio is None or recording.agent_audio is None:
@@ -194,7 +194,7 @@ def run_to_bag(args: argparse.Namespace) -> int:
 
 
 def _tell(made: Converted) -> None:
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
 
     for note in made.notes:
         console.print(note, soft_wrap=True)

@@ -10,8 +10,9 @@ from timar_ros.live.intake import AudioIntake
 from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import ForeignTopic
+from timar_ros.nodes.process import run
 
 
 class AudioBridge(ManagedNode):

@@ -13,8 +13,9 @@ from std_msgs.msg import Float32, Header
 from timar_ros.motion import MOTION_RATE, MOTION_SIZE
 from timar_ros.msg import FlameMotion, StreamInfo
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import OK, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import OK, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import message_class
+from timar_ros.nodes.process import run
 from timar_ros.retarget.avatar import HEAD_NOD, HEAD_SHAKE, AvatarMap, HeadGestures
 
 Frame = NDArray[np.float32]

@@ -24,9 +24,10 @@ from timar_ros.data.recording import find_bag
 from timar_ros.errors import UserError
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.messages import MessageError, audio_message, motion_messages, to_stamp
 from timar_ros.nodes.pacing import Playing
+from timar_ros.nodes.process import run
 from timar_ros.streaming.resampling import audio_context
 
 TICK_NS = 20_000_000

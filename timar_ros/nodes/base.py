@@ -21,10 +21,9 @@ from timar_ros.errors import UserError
 from timar_ros.nodes import qos
 from timar_ros.nodes.endpoints import COMMON, EndpointNode
 from timar_ros.nodes.parameters import Parameter
-from timar_ros.nodes.process import run
 from timar_ros.nodes.statistics import Statistics
 
-__all__ = ["ERROR", "OK", "STALE", "WARN", "ManagedNode", "Parameter", "run"]
+__all__ = ["ERROR", "OK", "STALE", "WARN", "ManagedNode", "Parameter"]
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 Diagnosis = tuple[bytes, str, dict[str, str]]

@@ -13,9 +13,10 @@ from timar_ros.live.vad import FRAME, ActiveSpeaker, VoiceActivity
 from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk, FlameMotion
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import ForeignTopic
 from timar_ros.nodes.parameters import names
+from timar_ros.nodes.process import run
 
 
 def _pattern_fault(value: str) -> str | None:

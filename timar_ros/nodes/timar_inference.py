@@ -17,12 +17,13 @@ from timar_ros.errors import UserError, require
 from timar_ros.motion import MOTION_SIZE
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import control, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode
 from timar_ros.nodes.inference_parameters import PARAMETERS, pipeline_options
 from timar_ros.nodes.inference_stream import Stream, prefix, state_path
 from timar_ros.nodes.latency_log import LatencyLog
 from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
+from timar_ros.nodes.process import run
 from timar_ros.nodes.worker import Job, Worker
 from timar_ros.streaming.turn_types import TurnInput
 

@@ -11,8 +11,9 @@ from std_msgs.msg import Header
 from timar_ros.motion import MOTION_RATE
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.messages import audio, motion, to_ns, turn_message
+from timar_ros.nodes.process import run
 from timar_ros.streaming.echo import EchoGuard
 from timar_ros.streaming.turn_types import PLANNING_LEAD
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
