@@ -12,8 +12,10 @@ import numpy as np
 
 from timar_ros.data.audio import write_audio
 from timar_ros.data.files import atomic_path
+from timar_ros.data.motion import dualtalk_pose
 from timar_ros.data.synth import Conversation, converse
 from timar_ros.data.synth_voices import Voice, require_engines
+from timar_ros.motion import EXPRESSION
 
 # Left the user, right the agent: two voices that nobody confuses, in no training set.
 CAST = (
@@ -37,9 +39,9 @@ def main(folder: Path) -> None:
     for name, motion in zip(("user", "agent"), talk.motion, strict=True):
         # Tenths of a milliradian are below what a tracker resolves; rounding halves the file.
         frames = np.round(motion, 4)
-        pose = np.concatenate([frames[:, 53:], frames[:, 50:53]], axis=1)
+        pose = dualtalk_pose(frames)
         with atomic_path(folder / f"conversation_{name}.npz") as path, path.open("wb") as file:
-            np.savez_compressed(file, exp=frames[:, :50], pose=pose, rate=np.float64(25))
+            np.savez_compressed(file, exp=frames[:, EXPRESSION], pose=pose, rate=np.float64(25))
     for said in talk.utterances:
         print(f"{said.start:6.2f} {said.end:6.2f}  {('user', 'agent')[said.speaker]:5}  {said.kind:11} {said.text}")
     for path in sorted(folder.glob("conversation*")):

@@ -1,4 +1,4 @@
-"""Compare the modes on conversations with known motion: lips, nods, when the head answers, seams, distance to the truth.
+"""Compare the modes on conversations with known motion: lips, nods, when the head answers, distance to the truth.
 
     python scripts/measure_rolling.py FOLDER [--conversations 40] [--model timar-mini] [--seeds 2]
 

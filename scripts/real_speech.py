@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from timar_ros.data.audio import read_audio
 from timar_ros.data.dualtalk import load_motion
-from timar_ros.evaluation.behaviour import HEAD, JAW, PITCH, measure, nod_power, phrase_ends
-from timar_ros.evaluation.conduct import FPS, voice_activity
+from timar_ros.evaluation.behaviour import measure, nod_power, phrase_ends
+from timar_ros.evaluation.conduct import voice_activity
 from timar_ros.model import Timar
+from timar_ros.motion import HEAD, JAW_OPENING, MODEL_RATE, MOTION_RATE, PITCH
 from timar_ros.streaming.offline import generate, resolve_model
 from timar_ros.streaming.options import PipelineOptions
-from timar_ros.streaming.resampling import MODEL_RATE
 
 Floats = NDArray[Any]
 
@@ -67,7 +67,7 @@ def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> N
         found, real = measure(made, truth, user, agent), truth[: len(made)]
         spread = made.std(0) / np.maximum(real.std(0), 1e-6)
         steps = np.diff(made[:, HEAD], axis=0).std(0) / made[:, HEAD].std(0)
-        rows.append([found["jaw_follows"], *spread[HEAD], spread[JAW], found["seam_ratio"], steps.mean()])
+        rows.append([found["jaw_follows"], *spread[HEAD], spread[JAW_OPENING], found["seam_ratio"], steps.mean()])
     print(f"conversation, {len(rows)} seeds: mean (lowest to highest)")
     names = ("lips r", "head x / tracked", "head y / tracked", "head z / tracked", "jaw / tracked", "seam", "step/sd")
     for name, column in zip(names, np.transpose(rows), strict=True):
@@ -75,8 +75,9 @@ def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> N
     talks, heard = voice_activity(agent), voice_activity(user)
     count = min(len(talks), len(heard), len(truth))
     after, otherwise = nod_power(truth[:count, PITCH], talks[:count], phrase_ends(heard[:count]))
+    silent, after_phrases = (count / MOTION_RATE for count in (len(after) + len(otherwise), len(after)))
     print(
-        f"  the agent is silent {(len(after) + len(otherwise)) / FPS:.1f} s of it, {len(after) / FPS:.1f} s of that "
+        f"  the agent is silent {silent:.1f} s of it, {after_phrases:.1f} s of that "
         f"after the user's phrases; the tracked person's nods there: {after.mean() / otherwise.mean():.2f}"
     )
 
@@ -93,7 +94,7 @@ def listening(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[F
             made = generate(model, options, voice, np.zeros_like(voice))[: len(heard)]
             after, otherwise = nod_power(made[:, PITCH], np.zeros(len(made), bool), ended)
             several.append((after.mean(), otherwise.mean()))
-            jaws.append(made[:, JAW].mean())
+            jaws.append(made[:, JAW_OPENING].mean())
         powers.append(np.mean(several, axis=0))
     after, otherwise = np.transpose(powers)
     picks = np.random.default_rng(0).integers(0, len(voices), (2000, len(voices)))
@@ -116,7 +117,7 @@ def speaking(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[Fl
         for options in every:
             made = generate(model, options, nobody, voice)[: len(talks)]
             found.append(measure(made, made, nobody, voice)["jaw_follows"])
-            jaws.append(made[talks[: len(made)], JAW].mean())
+            jaws.append(made[talks[: len(made)], JAW_OPENING].mean())
     each = np.reshape(found, (len(voices), -1)).mean(1)
     print(
         f"speaking with their voices: lips r {np.mean(found):.2f} ({each.min():.2f} to {each.max():.2f} by recording), "

@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from timar_ros.data import bag_messages
 from timar_ros.data.bags import TOPICS, BagWriter
+from timar_ros.motion import JAW_OPENING, MODEL_RATE, MOTION_RATE, MOTION_SIZE, PITCH, ROLL, YAW
+from timar_ros.streaming.turn_types import TurnInput
 
-RATE, FPS = 16000, 25
+RATE, FPS = MODEL_RATE, round(MOTION_RATE)
 START_NS = 1_700_000_000_000_000_000
 DELAY = 1.3
 JOINTS = ["neck_yaw", "neck_pitch", "neck_roll", "jaw"]
@@ -41,11 +43,11 @@ def motion(seconds: float, role: str, seed: int = 0) -> Floats:
     count = round(seconds * FPS)
     time = np.arange(count) / FPS
     speaking = speaking_pattern(seconds, role)
-    frames = np.zeros((count, 56), np.float32)
+    frames = np.zeros((count, MOTION_SIZE), np.float32)
     slow = np.cumsum(generator.normal(size=(count, 50)), axis=0)
     frames[:, :50] = 0.6 * (slow - slow.mean(axis=0)) / (slow.std(axis=0) + 1e-6)
     frames[:, 50] = 0.03 + 0.2 * speaking * np.clip(np.sin(2 * np.pi * 4 * time), 0, 1) ** 0.5
-    frames[:, 53] = 0.05 * np.sin(2 * np.pi * 0.3 * time) + 0.08 * ~speaking * np.sin(2 * np.pi * 2.0 * time)
+    frames[:, PITCH] = 0.05 * np.sin(2 * np.pi * 0.3 * time) + 0.08 * ~speaking * np.sin(2 * np.pi * 2.0 * time)
     frames[:, 54] = 0.2 * np.sin(2 * np.pi * 0.11 * time + seed)
     frames[:, 55] = 0.06 * np.sin(2 * np.pi * 0.17 * time)
     return frames
@@ -129,26 +131,14 @@ def turn_message(
     """The Turn of one second."""
     cut = slice(number * RATE, (number + 1) * RATE)
     frames = user_frames[number * FPS : (number + 1) * FPS]
-    return types["timar_ros/msg/Turn"](
-        header=bag_messages.header(types, stamp_ns),
-        number=number,
-        phase=0,
-        duration=1.0,
-        sample_rate=RATE,
-        user_speech=user_voice[cut],
-        agent_speech=agent_voice[cut],
-        motion_rate=float(FPS),
-        user_motion=np.ascontiguousarray(frames).reshape(-1),
-        user_tracked=bag_messages.tracked_bits(frames, FPS),
-        lost_user_samples=0,
-        lost_agent_samples=0,
-    )
+    turn = TurnInput(number, stamp_ns, 1.0, user_voice[cut], agent_voice[cut], frames)
+    return bag_messages.turn_message(types, turn, float(FPS))
 
 
 def joint_positions(frames: Floats) -> npt.NDArray[np.float64]:
     """Yaw, pitch, roll and jaw at 100 Hz, straight from the frames."""
     time, fine = np.arange(len(frames)) / FPS, np.arange(len(frames) * 4) / 100
-    columns = [np.interp(fine, time, frames[:, column]) for column in (54, 53, 55, 50)]
+    columns = [np.interp(fine, time, frames[:, column]) for column in (YAW, PITCH, ROLL, JAW_OPENING)]
     return np.stack(columns, axis=1).astype(np.float64)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from timar_ros.motion import JAW, MOTION_SIZE
+
 KINDS = ("noise", "steps", "fast", "wander", "broken", "extremes")
 
 
@@ -14,10 +16,10 @@ def hostile(kind: str, count: int, seed: int = 0) -> np.ndarray:
     ``broken``: wander with frames that are NaN, infinite or absurd; ``extremes``: between the ends of what is accepted.
     """
     rng = np.random.default_rng(seed)
-    frames = np.zeros((count, 56))
+    frames = np.zeros((count, MOTION_SIZE))
     t = np.arange(count)[:, None] / 25
     if kind == "noise":
-        frames = rng.normal(0, 0.6, (count, 56))
+        frames = rng.normal(0, 0.6, (count, MOTION_SIZE))
     elif kind == "steps":
         hold = int(rng.integers(2, 30))
         steps = rng.uniform(-1.5, 1.5, (count // hold + 1, 56))
@@ -27,10 +29,10 @@ def hostile(kind: str, count: int, seed: int = 0) -> np.ndarray:
             2 * np.pi * rng.uniform(5, 15, 56) * t + rng.uniform(0, 6, 56)
         )
     elif kind in ("wander", "broken"):
-        frames = 1.4 * np.sin(np.cumsum(rng.normal(0, 0.12, (count, 56)), axis=0))
+        frames = 1.4 * np.sin(np.cumsum(rng.normal(0, 0.12, (count, MOTION_SIZE)), axis=0))
     elif kind == "extremes":
-        frames = rng.choice([-1.4, 1.4], (count, 56))
-        frames[:, 50:53] = rng.choice([-0.5, 0.8], (count, 3))
+        frames = rng.choice([-1.4, 1.4], (count, MOTION_SIZE))
+        frames[:, JAW] = rng.choice([-0.5, 0.8], (count, 3))
     else:
         raise ValueError(kind)
     if kind == "broken":

@@ -16,7 +16,7 @@ from timar_ros.errors import UserError
 from timar_ros.evaluation.metrics import METRICS, compute_metrics, frechet_distance, mean_metrics
 from timar_ros.evaluation.scoring import find_predictions, score_all
 
-GOLDEN = Path(__file__).parent / "golden_metrics"
+GOLDEN = Path(__file__).parent / "golden"
 INPUTS = ("prediction", "exp", "pose", "partner_exp", "partner_pose")
 
 
@@ -28,15 +28,12 @@ def compare(arrays, prefix, expected):
         assert found[name] == pytest.approx(value, rel=tolerance), name
 
 
-def test_golden_clip():
-    with np.load(GOLDEN / "clip0.npz") as arrays:
-        compare(arrays, "", json.loads((GOLDEN / "clip0.json").read_text()))
-
-
-def test_all_golden_clips(shared):
-    with np.load(shared / "golden" / "metrics.npz") as arrays:
-        for index, expected in enumerate(json.loads((shared / "golden" / "metrics.json").read_text())):
-            compare(arrays, f"{index}/", expected)
+def test_golden_clips():
+    expected = json.loads((GOLDEN / "metrics.json").read_text())
+    assert len(expected) == 3
+    with np.load(GOLDEN / "metrics.npz") as arrays:
+        for index, values in enumerate(expected):
+            compare(arrays, f"{index}/", values)
 
 
 def clip(seed=1, frames=200):

@@ -1,4 +1,4 @@
-"""Configurations, checkpoints, the speech encoders, the diffusion process and the training forward."""
+"""Configurations, checkpoints, the speech encoders, the diffusion process and the training loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIG, SPEECH, random_turn, tiny_model
+from tiny_models import CONFIG, SPEECH, random_turn, tiny_model, training_batch
 from torch import nn
 
 from timar_ros.errors import UserError
@@ -37,8 +37,8 @@ from timar_ros.model.speech import (
     frame_window,
     speech_encoder_config,
 )
-from timar_ros.model.timar import draw_mask
 from timar_ros.streaming import Conversation
+from timar_ros.training.objective import Objective
 
 
 def outputs(model: Timar) -> np.ndarray:
@@ -435,32 +435,36 @@ def test_training_step_reaches_every_weight(variant: dict[str, Any], frozen: boo
     model = tiny_model(**variant).train()
     if frozen:
         model.speech_encoder.requires_grad_(False)
-    out = model.training_loss(*clips(), generator=torch.Generator().manual_seed(2), user_drop=0.3)
-    out.loss.backward()
+    drawn = torch.rand(3, 2, 50, generator=torch.Generator().manual_seed(2))
+    mask = drawn[0].argsort(1) < 40
+    drops = {"user_speech_drop": drawn[1] < 0.3, "user_motion_drop": drawn[2] < 0.3}
+    loss, _, count = Objective(model)(training_batch(*clips(), agent_mask=mask, **drops))
+    loss.backward()
     silent = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert silent == set()
-    assert torch.isfinite(out.loss)
+    assert count == 80
+    assert torch.isfinite(loss)
 
 
-def test_training_draws_come_from_the_generator_alone() -> None:
+def test_the_loss_comes_from_the_batch_alone() -> None:
     model = tiny_model(dropout=0.0, attention_dropout=0.0).train()
     model.speech_encoder.eval()
-    losses = [
-        float(model.training_loss(*clips(), generator=torch.Generator().manual_seed(seed)).loss.detach())
-        for seed in (1, 1, 2)
-    ]
+    batch = training_batch(*clips())
+    other = training_batch(*clips(), noise=torch.randn(1, 2, 50, 56))
+    losses = [float(Objective(model)(each)[0].detach()) for each in (batch, batch, other)]
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_states_of_a_frozen_encoder_stand_for_speech() -> None:
+def test_a_dropped_token_is_not_seen() -> None:
     model = tiny_model()
-    user, agent, *motion = clips()
+    user, agent, seen, target = clips()
+    drops = {name: torch.ones(2, 50, dtype=torch.bool) for name in ("user_speech_drop", "user_motion_drop")}
     with torch.inference_mode():
-        states = [model.speech_hidden(each.reshape(4, 16000)).reshape(2, 50, 16) for each in (user, agent)]
-        given = {"mask": torch.ones(2, 50), "timesteps": torch.full((100,), 3), "noise": torch.ones(100, 56)}
-        first = model.training_loss(user, agent, *motion, **given)
-        second = model.training_loss(*states, *motion, **given)
-    assert torch.allclose(first.loss, second.loss, rtol=1e-5)
+        losses = [
+            float(Objective(model)(training_batch(speech, agent, motion, target, **dropped))[0])
+            for speech, motion, dropped in ((user, seen, drops), (user + 1, seen - 1, drops), (user, seen, {}))
+        ]
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_training_survives_lost_tracking() -> None:
@@ -468,24 +472,8 @@ def test_training_survives_lost_tracking() -> None:
     user, agent, seen, target = clips()
     seen[0, :10] = torch.nan
     seen[1, 5:20, :50] = torch.nan
-    loss = model.training_loss(user, agent, seen, target).loss
+    loss, _, _ = Objective(model)(training_batch(user, agent, seen, target))
     loss.backward()
     assert torch.isfinite(loss)
     assert model.untracked_motion.grad is not None and model.untracked_motion.grad.abs().sum() > 0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-
-
-def test_wrong_clip_lengths_are_told() -> None:
-    user, agent, seen, target = clips(60)
-    with pytest.raises(UserError, match="60 frames"):
-        tiny_model().training_loss(user, agent, seen, target)
-
-
-def test_mask_shares_are_truncated_normal() -> None:
-    generator = torch.Generator().manual_seed(0)
-    masks = [draw_mask(3, 200, generator) for _ in range(400)]
-    for mask in masks:
-        assert len(set(mask.sum(1).tolist())) == 1 and 140 <= int(mask[0].sum()) <= 200
-    shares = np.array([float(mask[0].float().mean()) for mask in masks])
-    # Of a normal (1, 0.25) cut to [0.7, 1] the mean is 0.863.
-    assert shares.mean() == pytest.approx(0.865, abs=0.015)

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from timar_ros import motion as frame
 from timar_ros.data.motion import join, load_motion, read_motion, resample_motion, split, write_motion
 from timar_ros.errors import UserError
+
+
+def test_a_frame_and_the_rates_are_what_the_paper_says() -> None:
+    assert (frame.MODEL_RATE, frame.MOTION_RATE, frame.SAMPLES_PER_FRAME, frame.MOTION_SIZE) == (16000, 25.0, 640, 56)
+    columns = [column for part in frame.PARTS.values() for column in range(56)[part]]
+    assert columns == list(range(56))
+    assert [len(range(56)[part]) for part in (frame.EXPRESSION, frame.JAW, frame.HEAD)] == [frame.EXPRESSION_SIZE, 3, 3]
+    assert (frame.JAW_OPENING, frame.PITCH, frame.YAW, frame.ROLL) == (50, 53, 54, 55)
 
 
 def frames(count, seed=0):

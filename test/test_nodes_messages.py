@@ -13,9 +13,12 @@ pytest.importorskip("rclpy")
 
 from rclpy.serialization import deserialize_message, serialize_message
 
+from timar_ros.data import bag_messages
+from timar_ros.data.bag_types import typestore
 from timar_ros.msg import AudioChunk, FlameMotion, Turn
 from timar_ros.nodes import joint_messages, messages
 from timar_ros.nodes.messages import MessageError
+from timar_ros.streaming import codec
 from timar_ros.streaming.turns import TurnInput
 
 
@@ -162,6 +165,49 @@ def test_sequences_are_filled_with_arrays_and_not_with_lists():
     message = messages.turn_message(a_turn(), 25.0)
     for name in ("user_speech", "agent_speech", "user_motion", "user_tracked"):
         assert isinstance(getattr(message, name), array.array), name
+
+
+def test_constants_are_those_of_the_definitions():
+    assert (codec.COMPLETE, codec.PLANNED) == (Turn.COMPLETE, Turn.PLANNED)
+    assert codec.BITS == {"expression": Turn.EXPRESSION, "jaw": Turn.JAW, "head_pose": Turn.HEAD_POSE}
+
+
+@pytest.mark.parametrize("kind", ["audio", "motion", "turn"])
+def test_a_bag_and_a_topic_carry_the_same_messages(kind):
+    """One codec: what it writes with rosbags' classes, rclpy reads, and the other way round."""
+    frames = a_turn().user_motion.copy()
+    frames[:, 50:53] = np.nan
+    given = {
+        "audio": (7, 640, 48000, np.linspace(-1, 1, 12, dtype=np.float32).reshape(6, 2)),
+        "motion": (7, 25.0, frames),
+        "turn": (a_turn(user_motion=frames), 25.0),
+    }[kind]
+    msgtype = {"audio": "AudioChunk", "motion": "FlameMotion", "turn": "Turn"}[kind]
+    live = sent(getattr(messages, f"{kind}_message")(*given))
+    store = typestore()
+    bagged = getattr(bag_messages.encoder(store.types), kind)(*given)
+    written = bytes(store.serialize_cdr(bagged, f"timar_ros/msg/{msgtype}"))
+    assert deserialize_message(written, type(live)) == live
+    read = getattr(codec, kind)
+    back = read(store.deserialize_cdr(serialize_message(live), f"timar_ros/msg/{msgtype}"))
+    for name, value in vars(read(live)).items():
+        np.testing.assert_array_equal(getattr(back, name), value, err_msg=name)
+
+
+def test_a_copy_keeps_what_a_sender_would_be_refused():
+    """A bag's copy must not fail on what was recorded; a live message must not be sent."""
+    frames = np.zeros((2, 56), np.float32)
+    frames[1, 3] = np.nan
+    made = bag_messages.flame_motion(typestore().types, 0, 25.0, frames)
+    assert len(made.expression) == 0
+    assert len(made.jaw) == 6
+    with pytest.raises(MessageError, match="expression"):
+        messages.motion_message(0, 25.0, frames)
+    sound = np.array([0.0, np.nan], np.float32)
+    chunk = bag_messages.audio_chunk(typestore().types, 0, 0, 16000, sound)
+    np.testing.assert_array_equal(bag_messages.samples_of(chunk)[:, 0], sound)
+    with pytest.raises(MessageError, match="finite"):
+        messages.audio_message(0, 0, 16000, sound)
 
 
 def test_joint_state_and_trajectory():

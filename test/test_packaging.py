@@ -133,29 +133,73 @@ def test_torch_is_pinned_in_one_place() -> None:
 NO_ROS = ("model", "streaming", "retarget", "simulation")
 NO_TORCH = ("retarget", "simulation", "streaming/turns.py", "streaming/normalise.py", "streaming/seams.py")
 ROS = re.compile(r"(rclpy|launch|launch_ros|\w+_msgs|\w+_srvs|timar_ros\.(msg|srv|nodes))(\.|$)")
-BELOW = {  # what may not be imported, by layer: everything above it
-    "model": "streaming retarget simulation data training baselines evaluation nodes cli live",
-    "streaming": "training baselines evaluation nodes cli live",
-    "retarget": "training baselines evaluation nodes cli live",
-    "simulation": "training baselines evaluation nodes cli live",
-    "data": "nodes cli",
-    "training": "nodes cli",
-    "evaluation": "nodes cli",
-    "live": "nodes cli",
-    "nodes": "cli",
-}
+LAYERS = (
+    "errors launched motion",
+    "console resources",
+    "model retarget",
+    "simulation streaming",
+    "data",
+    "baselines live",
+    "evaluation training",
+    "nodes",
+    "cli",
+)
+"""Packages and modules of `timar_ros`, lowest first. Each imports only from lines above its own, and from itself."""
+LEVEL = {name: level for level, line in enumerate(LAYERS) for name in line.split()}
 
 
 def modules_under(*places: str) -> list[Path]:
     return [p for p in SOURCES if any((ROOT / "timar_ros" / place) in (p, *p.parents) for place in places)]
 
 
-@pytest.mark.parametrize("layer", BELOW)
-def test_imports_run_one_way(layer: str) -> None:
-    above = tuple(f"timar_ros.{name}." for name in BELOW[layer].split())
-    shown = "timar_ros.cli.console"  # tables and progress bars: the one part of `cli` that others may use
-    names = [(p.name, n) for p in modules_under(layer) for n, _ in imports(p) if not n.startswith(shown)]
-    assert not [(file, n) for file, n in names if f"{n}.".startswith(above)]
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> str:
+    """The package or module right below `timar_ros`; "" for `timar_ros` itself."""
+    return module.removeprefix("timar_ros").removeprefix(".").split(".")[0]
+
+
+def imported_files() -> dict[str, set[str]]:
+    """Which files of `timar_ros` each one imports, for types too. A name out of a package's `__init__` counts as it."""
+    modules = {module_name(path): path for path in SOURCES}
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 10))):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names if alias.name in modules}
+            elif isinstance(node, ast.ImportFrom) and node.module in modules:
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                found[name] |= {each if each in modules else node.module for each in inner}
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    """Also those within functions and for types alone."""
+    above = []
+    for name, others in imported_files().items():
+        for other in others:
+            one, two = layer_of(name), layer_of(other)
+            # `timar_ros/__init__.py` itself, in no layer, has the version alone; everything may read it.
+            if one and two and one != two and LEVEL[one] <= LEVEL[two]:
+                above.append(f"{name} imports {other}")
+    assert not above
+
+
+def test_every_package_has_its_layer() -> None:
+    assert {layer_of(module_name(path)) for path in SOURCES} - {""} == set(LEVEL)
+
+
+def test_no_files_import_each_other() -> None:
+    """Neither directly nor around a circle of several."""
+    left = imported_files()
+    while True:
+        free = {name for name, others in left.items() if not others & left.keys()}
+        if not free:
+            break
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left
 
 
 def test_the_core_never_imports_ros() -> None:
@@ -164,6 +208,13 @@ def test_the_core_never_imports_ros() -> None:
 
 def test_bodies_without_a_brain_never_import_torch() -> None:
     assert not [(p.name, n) for p in modules_under(*NO_TORCH) for n, _ in imports(p) if n.split(".")[0] == "torch"]
+
+
+def test_frames_and_rates_are_described_in_one_place() -> None:
+    """Only `timar_ros/motion.py` says which columns of a frame are what, and that speech has 16 kHz."""
+    literal = re.compile(r"slice\((0, 50|50, 53|53, 56)\)|\b50:53\b|\b53:(56)?\]|[ =(/]16_?000\b")
+    code = [(p, re.sub(r'""".*?"""|#[^\n]*', "", p.read_text(), flags=re.DOTALL)) for p in SOURCES]
+    assert [p.name for p, text in code if literal.search(text)] == ["motion.py"]
 
 
 def test_commands_import_nothing_heavy_at_their_top() -> None:

@@ -373,20 +373,6 @@ class TestObjective:
         assert not missing, missing
         assert sample_clips(model, batch, torch.Generator().manual_seed(0)).shape == (2, 50, 56)
 
-    def test_equals_the_models_own_loss(self, data: Path, tmp_path: Path) -> None:
-        """The objective with drops given is the model's training loss (itself held against golden values)."""
-        config = small(
-            data, tmp_path, masks={"token_drop": 0.0, "turn_drop": 0.0, "tracker_drop": 0.0, "group_drop": 0.0}
-        )
-        model = build_model(config).eval()
-        batch = collate([TrainingClips(config, 25, 1000)[0, i, i] for i in range(2)])
-        loss, _, count = Objective(model)(batch)
-        own = model.training_loss(
-            *(batch[k] for k in ("user_speech", "agent_speech", "user_motion", "agent_motion")),
-            mask=batch["agent_mask"], timesteps=batch["timesteps"].flatten(), noise=batch["noise"].flatten(0, -2),
-        )  # fmt: skip
-        assert float(loss / count) == pytest.approx(float(own.loss), rel=1e-5)
-
 
 class TestHeadChange:
     """What it counts: change within turns, of the head alone."""
@@ -566,6 +552,10 @@ class TestTrainer:
     def test_clip_seconds_must_be_whole_turns(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="whole number of turns"):
             Trainer(small(data, tmp_path, data={"clip_seconds": 1.5}))
+
+    def test_clips_must_fit_the_models_window(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"clip_seconds 3.0 is longer than the model's window: 2.0 s"):
+            Trainer(small(data, tmp_path, data={"clip_seconds": 3.0}))
 
 
 def test_two_processes_are_one_with_twice_the_batch(data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from timar_ros.model import Timar, TimarConfig, create_timar
 from timar_ros.streaming.batch import TurnData
@@ -58,3 +60,25 @@ def random_turn(seed: int, tracked: str = "all", config: TimarConfig = CONFIG) -
     if tracked == "partly":
         motion[3:9, :50] = np.nan
     return TurnData(user, agent, None if tracked == "none" else motion)
+
+
+def training_batch(
+    user_speech: Tensor, agent_speech: Tensor, user_motion: Tensor, agent_motion: Tensor, **given: Tensor
+) -> dict[str, Tensor]:
+    """A batch as the trainer's data give it: one noise draw, all frames to predict, nothing dropped, but for ``given``.
+
+    :param user_speech: ``[B, N]``, as ``agent_speech``; the motions ``[B, T, 56]``.
+    """
+    clips, frames, width = agent_motion.shape
+    generator = torch.Generator().manual_seed(2)
+    return {
+        "user_speech": user_speech,
+        "agent_speech": agent_speech,
+        "user_motion": user_motion,
+        "agent_motion": agent_motion,
+        "agent_mask": torch.ones(clips, frames, dtype=torch.bool),
+        "user_speech_drop": torch.zeros(clips, frames, dtype=torch.bool),
+        "user_motion_drop": torch.zeros(clips, frames, dtype=torch.bool),
+        "timesteps": torch.randint(1000, (1, clips, frames), generator=generator),
+        "noise": torch.randn(1, clips, frames, width, generator=generator),
+    } | given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import json
 import sys
 import time
@@ -17,9 +18,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from timar_ros.motion import MODEL_RATE, MOTION_SIZE
 from timar_ros.nodes import messages
 
-RATE = 16000
+RATE = MODEL_RATE
 TONE = (0.5 * np.sin(np.arange(RATE) * 2 * np.pi * 300 / RATE)).astype(np.float32)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -113,7 +115,7 @@ def ros_drivers(kind: str) -> None:
         bench.finish(status=bench.status, chunks=len(chunks))
         return
     for block in range(50):
-        data = AudioData(data=messages.octets(np.frombuffer(pcm[block * 320 : block * 320 + 320].tobytes(), np.uint8)))
+        data = AudioData(data=array.array("B", pcm[block * 320 : block * 320 + 320].tobytes()))
         if kind == "stamped":
             data = AudioDataStamped(audio=data)
             data.header.stamp = messages.to_stamp(5_000_000_000 + block * 20_000_000)
@@ -225,7 +227,7 @@ def facs() -> None:
     outputs = ("agent/facs", "agent/blendshapes", "agent/mouth")
     bench.until(lambda: publisher.get_subscription_count(), "the bridge")
     bench.until(lambda: all(bench.node.count_subscribers(t) for t in outputs), "subscribers")
-    frames = np.zeros((25, 56), np.float32)
+    frames = np.zeros((25, MOTION_SIZE), np.float32)
     frames[:, 50] = np.linspace(0, 0.4, 25)
     now = bench.world.get_clock().now().nanoseconds + 200_000_000
     begin = now * 1e-9

@@ -29,7 +29,9 @@ from scipy.stats import theilslopes
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from sound_server import SoundServer, reason, sound_server
 
-RATE = 16000
+from timar_ros.motion import MODEL_RATE
+
+RATE = MODEL_RATE
 CHUNK = 320
 LEAD = {"reactive": 0.0, "anticipatory": 1.5}
 """How long before its time the agent's speech is published [s]: to anticipate, the robot must know what it will say."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from timar_ros.errors import UserError
 from timar_ros.model.diffusion import motion_mse
 from timar_ros.model.speech import build_speech_encoder, encode
+from timar_ros.motion import MOTION_SIZE, SAMPLES_PER_FRAME
 
 HEADS = 4
-SAMPLES_PER_FRAME = 640
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DualTalkConfig:
     """Sizes of the baseline; the defaults are the paper's."""
 
     feature_dim: int = 256
-    motion_width: int = 56
+    motion_width: int = MOTION_SIZE
     interaction_layers: int = 3
     feedforward: int = 2048
     interaction_dropout: float = 0.5

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timar_ros.data.dualtalk import DualTalkFolder
+from timar_ros.motion import MOTION_SIZE
 
 Array = NDArray[np.float32]
 
@@ -14,7 +15,7 @@ class MeanPose:
     """The training set's mean frame, held still."""
 
     def __init__(self, training: DualTalkFolder) -> None:
-        total, count = np.zeros(56), 0
+        total, count = np.zeros(MOTION_SIZE), 0
         for clip in training.clips(None):
             frames = training.load(clip)["agent_motion"]
             total += frames.sum(0)

@@ -6,6 +6,7 @@ import argparse
 import time
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE
 
 SUMMARY = "list sound devices, or test a microphone or a loudspeaker"
 
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from timar_ros.live.devices import devices
 
     if args.action == "devices":
-        from timar_ros.cli.console import console, table
+        from timar_ros.console import console, table
 
         found = devices()
         if not found:
@@ -98,7 +99,7 @@ def _tone(name: str, seconds: float) -> None:
 
     from timar_ros.live.playback import Speaker, Timeline
 
-    rate = 16000
+    rate = MODEL_RATE
     timeline = Timeline(rate, seconds + 2.0)
     samples = 0.2 * np.sin(2 * np.pi * 440.0 * np.arange(round(rate * seconds)) / rate)
     fade = np.minimum(1.0, np.minimum(np.arange(len(samples)), np.arange(len(samples))[::-1]) / (0.01 * rate))

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     require("torch", "pip install 'torch>=2.4'", "timar bench")
     import torch
 
-    from timar_ros.cli.console import console, progress
+    from timar_ros.console import console, progress
     from timar_ros.evaluation.benchmark import MINIMUM_TURNS, benchmark, machine
     from timar_ros.model.precision import pick_device
 
@@ -92,7 +92,7 @@ def _model(path: Path | None, size: str) -> Timar:
 
 
 def _tables(rows: list[BenchmarkRow]) -> list[object]:
-    from timar_ros.cli.console import table
+    from timar_ros.console import table
 
     def name(row: BenchmarkRow) -> str:
         return f"{row.size} {row.dtype} {row.policy} x{row.conversations}"

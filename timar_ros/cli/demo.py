@@ -83,7 +83,7 @@ def _options(args: argparse.Namespace) -> GraphOptions:
 
 def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[], bool]) -> Seen | None:
     """Run the graph to the end of the recording; None when told to stop."""
-    from timar_ros.cli.console import console, progress
+    from timar_ros.console import console, progress
     from timar_ros.nodes.session import session
 
     with session(options, out / "logs") as graph:
@@ -111,7 +111,7 @@ def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[
 
 def _conclude(args: argparse.Namespace, out: Path, seconds: float, seen: Seen) -> int:
     """Write the results, print the summary; the exit code."""
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.nodes.demo_results import conclude
 
     results = conclude(out, seen, seconds, args.robot)
@@ -132,7 +132,7 @@ def _conclude(args: argparse.Namespace, out: Path, seconds: float, seen: Seen) -
 
 
 def _summary(results: Results) -> Table:
-    from timar_ros.cli.console import table
+    from timar_ros.console import table
 
     rows = [
         ("conversation", f"{results.seconds:.1f} s"),

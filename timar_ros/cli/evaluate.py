@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         from timar_ros.evaluation.bag_cli import run_bag
 
         return int(run_bag(args))
-    from timar_ros.cli.console import console, progress, table
+    from timar_ros.console import console, progress, table
     from timar_ros.errors import UserError, require
     from timar_ros.evaluation.behaviour import BEHAVIOUR
     from timar_ros.evaluation.on_data import evaluate, plan

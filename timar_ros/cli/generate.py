@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from timar_ros.motion import MOTION_RATE
 from timar_ros.options import add_flags, given, options_of
 from timar_ros.streaming.options import PipelineOptions
 
@@ -66,7 +67,7 @@ def _threads(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand; the exit code."""
-    from timar_ros.cli.console import console, progress
+    from timar_ros.console import console, progress
     from timar_ros.data.audio import load_audio, load_conversation
     from timar_ros.data.motion import load_motion, write_motion
     from timar_ros.errors import UserError
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         agent_rate = user_rate
     else:
         (user, user_rate), (agent, agent_rate) = load_audio(args.user), load_audio(args.agent)
-    motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, 25.0)
+    motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, MOTION_RATE)
     model = resolve_model(args.model, device=args.device, dtype=args.dtype, threads=args.threads)
     announce(model)
     began = time.perf_counter()
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         )
     took = time.perf_counter() - began
     write_motion(args.out, frames, speaking=speaking_frames(agent, agent_rate, len(frames)))
-    seconds = len(frames) / 25.0
+    seconds = len(frames) / MOTION_RATE
     console.print(
         f"{args.out}: {len(frames)} frames, {seconds:.1f} s at 25 Hz; {model.name}, seed {args.seed}; "
         f"made in {took:.1f} s ({took / seconds:.2f} x real time)",
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def announce(model: Timar) -> None:
     """Say loudly when the model was never trained."""
-    from timar_ros.cli.console import stderr
+    from timar_ros.console import stderr
 
     if not model.trained:
         stderr.print(

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from rclpy.parameter import Parameter
     from rclpy.signals import SignalHandlerOptions
 
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.errors import UserError
     from timar_ros.nodes.process import interruptible
     from timar_ros.nodes.recorder import Recorder, describe

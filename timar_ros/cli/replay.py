@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay; prints what was found before, and how the result compares after."""
-    from timar_ros.cli.console import console, progress, stderr
     from timar_ros.cli.generate import announce
+    from timar_ros.console import console, progress, stderr
     from timar_ros.data.bag_foreign import Inputs, read_mapping
     from timar_ros.data.bags import BagReader
     from timar_ros.data.recording import find_bag
@@ -109,7 +109,7 @@ def _known_model(name: str) -> str | None:
 
 def _recorded_robot(name: str) -> RobotProfile:
     """The bag's robot, else timar_head, which also stands in for a profile that is not on this machine."""
-    from timar_ros.cli.console import stderr
+    from timar_ros.console import stderr
     from timar_ros.errors import UserError
     from timar_ros.retarget.profile import load_profile
 
@@ -130,7 +130,7 @@ def _known_device(name: str) -> str:
 
 def summary(result: ReplayResult) -> Any:
     """The table at the end."""
-    from timar_ros.cli.console import table
+    from timar_ros.console import table
 
     rows = [
         ("input", result.source),

@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the report and print its path."""
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.data.recording import load_recording, recording_of_motion
+    from timar_ros.data.truth import read_truth
     from timar_ros.errors import UserError
     from timar_ros.evaluation.report import write_report
-    from timar_ros.evaluation.truth import read_truth
     from timar_ros.retarget.profile import load_profile
 
     given = [name for name in ("user", "agent", "user_motion") if getattr(args, name) is not None]

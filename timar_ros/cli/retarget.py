@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from timar_ros.motion import MOTION_RATE
+
 SUMMARY = "Turn head motion into a robot's joint commands, within its limits"
 
 
@@ -27,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.data.motion import read_motion
     from timar_ros.errors import UserError
     from timar_ros.retarget import RetargetOptions, load_profile, retarget_motion, write_joints_csv
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if not out.parent.is_dir():
         raise UserError(f"folder {out.parent} does not exist: create it or choose another --out")
-    motion = retarget_motion(profile, frames, 25.0, args.rate, options)
+    motion = retarget_motion(profile, frames, MOTION_RATE, args.rate, options)
     try:
         write_joints_csv(motion, out)
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from timar_ros.motion import HEAD
+
 if TYPE_CHECKING:
     from timar_ros.retarget.profile import RobotProfile
 
@@ -47,7 +49,7 @@ def _largest(axis: tuple[float, float, float]) -> int:
 
 
 def _list(_args: argparse.Namespace) -> int:
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.retarget import list_profiles, load_profile
 
     rows = []
@@ -60,7 +62,7 @@ def _list(_args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.retarget import load_profile
     from timar_ros.retarget.kinematics import Neck
 
@@ -96,7 +98,7 @@ def _show(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.errors import UserError
     from timar_ros.retarget import load_profile
     from timar_ros.retarget.check import check_motion, sweeps
@@ -108,7 +110,7 @@ def _check(args: argparse.Namespace) -> int:
     for name, frames in sweeps().items():
         check, motions[name] = check_motion(profile, name, frames)
         checks.append(check)
-        wanted = float(np.median(np.linalg.norm(frames[:, 53:56], axis=1)))
+        wanted = float(np.median(np.linalg.norm(frames[:, HEAD], axis=1)))
         if check.lost > 0.5 * wanted:
             missing.append(f"{name}: {np.degrees(check.lost):.1f}° of {np.degrees(wanted):.1f}° are lost")
     rows = [
@@ -141,7 +143,7 @@ def _new(args: argparse.Namespace) -> int:
 
     import yaml
 
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.data.files import atomic_path
     from timar_ros.errors import UserError
     from timar_ros.retarget.profile import profile_from_dict

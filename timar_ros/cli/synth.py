@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the set with a progress bar; say what is there and how fast it went."""
-    from timar_ros.cli.console import console, progress
+    from timar_ros.console import console, progress
     from timar_ros.data.synth import make_folder
     from timar_ros.data.synth_voices import require_engines
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from timar_ros.cli.console import progress, stderr
+    from timar_ros.console import progress, stderr
     from timar_ros.errors import UserError
     from timar_ros.training.config import load_config
     from timar_ros.training.export import export_model
@@ -77,7 +77,7 @@ def _broken(config: TrainConfig) -> frozenset[str]:
 
     :raises UserError: there are some, and they are not to be skipped.
     """
-    from timar_ros.cli.console import stderr
+    from timar_ros.console import stderr
     from timar_ros.data.check import check_folder
     from timar_ros.errors import UserError
 

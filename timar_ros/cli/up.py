@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Bring the graph up; 0 after Ctrl-C, 1 when a node died or could not start."""
     from pathlib import Path
 
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.errors import require
 
     require("rclpy", "see docs/installation.md", "timar up")

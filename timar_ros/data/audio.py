@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError
-
-MODEL_RATE = 16000  # [Hz], what the speech encoder was trained on
+from timar_ros.motion import MODEL_RATE
 
 
 def load_channels(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:

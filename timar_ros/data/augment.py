@@ -10,8 +10,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from timar_ros.data.dualtalk import FRAME_RATE, SAMPLES_PER_FRAME, Item
+from timar_ros.data.dualtalk import Item
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, SAMPLES_PER_FRAME
 from timar_ros.streaming.resampling import resample_frames
 
 Array = NDArray[np.float32]
@@ -41,7 +42,7 @@ def change_speed(item: Item, frames: int) -> Item:
 
 
 def _stretch_speech(speech: Array, pace: float, frames: int) -> Array:
-    rate = FRAME_RATE * SAMPLES_PER_FRAME
+    rate = MODEL_RATE
     stretched = soxr.resample(speech, rate * pace, rate)
     out = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
     out[: len(stretched)] = stretched[: len(out)]
@@ -49,7 +50,7 @@ def _stretch_speech(speech: Array, pace: float, frames: int) -> Array:
 
 
 def _stretch_motion(motion: Array, pace: float, frames: int) -> Array:
-    step = 1_000_000_000 // FRAME_RATE
+    step = round(1e9 / MOTION_RATE)
     times = np.arange(len(motion), dtype=np.int64) * step
     # A frame stands for its middle: the middles are what is stretched.
     wanted = np.round(((np.arange(frames) + 0.5) * pace - 0.5) * step).astype(np.int64)

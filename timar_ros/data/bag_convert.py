@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, SAMPLES_PER_FRAME
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -47,9 +49,9 @@ def from_bag(bag: str | Path, out: str | Path, name: str | None = None, truth: s
     :raises UserError: when the bag holds no conversation, or a speaker's audio is missing.
     """
     from timar_ros.data.audio import write_audio
-    from timar_ros.data.recording import MOTION_RATE, Motion, load_recording
+    from timar_ros.data.recording import Motion, load_recording
+    from timar_ros.data.truth import read_truth
     from timar_ros.errors import UserError
-    from timar_ros.evaluation.truth import read_truth
 
     recording = load_recording(bag)
     if recording.user_audio is None or recording.agent_audio is None:
@@ -67,7 +69,7 @@ def from_bag(bag: str | Path, out: str | Path, name: str | None = None, truth: s
         agent = Motion(np.arange(len(frames)) / MOTION_RATE, frames, np.zeros(0, np.uint8))
     for number, audio, motion in ((1, recording.user_audio, recording.user_motion), (2, recording.agent_audio, agent)):
         path = folder / f"{name}_speaker{number}.wav"
-        write_audio(path, audio[: count * 640])
+        write_audio(path, audio[: count * SAMPLES_PER_FRAME])
         made.files.append(path)
         _write_track(made, path.with_suffix(".npz"), motion, made.seconds)
     return made
@@ -135,7 +137,7 @@ def to_bag(folder: str | Path, name: str, out: str | Path, *, swap: bool = False
         for arrived, topic, message in heapq.merge(*sources, key=lambda event: event[0]):
             bag.write(topic, arrived, message)
     made.files.append(Path(out))
-    made.seconds = max(len(voice) for voice in voices.values()) / 16000
+    made.seconds = max(len(voice) for voice in voices.values()) / MODEL_RATE
     return made
 
 
@@ -146,7 +148,7 @@ def _chunks(types: Types, topic: str, voice: NDArray[np.float32], start_ns: int)
     for first in range(0, len(voice), CHUNK):
         part, last = voice[first : first + CHUNK], first + CHUNK >= len(voice)
         at, over = (start_ns + index * 62_500 for index in (first, first + len(part)))
-        yield over, topic, bag_messages.audio_chunk(types, at, first, 16000, part, end=last)
+        yield over, topic, bag_messages.audio_chunk(types, at, first, MODEL_RATE, part, end=last)
 
 
 def _frames(types: Types, topic: str, frames: NDArray[np.float32], rate: float, start_ns: int) -> Iterator[Event]:
@@ -192,7 +194,7 @@ def run_to_bag(args: argparse.Namespace) -> int:
 
 
 def _tell(made: Converted) -> None:
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
 
     for note in made.notes:
         console.print(note, soft_wrap=True)

@@ -34,6 +34,7 @@ from timar_ros.data.bags import BagReader
 from timar_ros.data.foreign_frames import FrameTree
 from timar_ros.data.foreign_head import OPTICAL_AXES, head_frame
 from timar_ros.errors import UserError
+from timar_ros.motion import MOTION_RATE
 
 Floats = npt.NDArray[np.float32]
 Role = Literal["user", "agent"]
@@ -263,7 +264,7 @@ def _poses(entry: Mapping[str, Any]) -> Decoder:
         q = message.pose.orientation
         turned = Rotation.from_quat(_quaternion([q.x, q.y, q.z, q.w])) * axes
         stamp = bag_messages.stamp_ns(message.header.stamp) or arrived
-        yield MotionEvent(arrived, stamp, 25.0, head_frame(turned.as_quat(), neutral=neutral)[None])
+        yield MotionEvent(arrived, stamp, MOTION_RATE, head_frame(turned.as_quat(), neutral=neutral)[None])
 
     return decode
 
@@ -289,7 +290,7 @@ class _TfTracker:
             return
         self._last, rotation = found
         frame = head_frame((rotation * self._axes).as_quat(), neutral=self._neutral)
-        yield MotionEvent(arrived, self._last, 25.0, frame[None])
+        yield MotionEvent(arrived, self._last, MOTION_RATE, frame[None])
 
 
 def _axes(entry: Mapping[str, Any]) -> Rotation:

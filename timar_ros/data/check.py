@@ -11,10 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from timar_ros.data.dualtalk import (
-    FRAME_RATE,
     MAX_FRAME_DIFFERENCE,
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
     SPLITS,
     Pair,
     array_names,
@@ -22,6 +19,7 @@ from timar_ros.data.dualtalk import (
     map_array,
 )
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, SAMPLES_PER_FRAME
 
 # Twice the plausible range of tracked faces (model-side limits are tighter): beyond it a tracker has failed, or the
 # columns are not what they should be. Lowest and highest.
@@ -73,8 +71,8 @@ def _check_audio(path: Path) -> tuple[int, list[str]]:
     except (RuntimeError, OSError) as error:
         return 0, [f"not a readable audio file ({error})"]
     faults = []
-    if info.samplerate != SAMPLE_RATE:
-        faults.append(f"sample rate {info.samplerate} Hz instead of {SAMPLE_RATE} Hz")
+    if info.samplerate != MODEL_RATE:
+        faults.append(f"sample rate {info.samplerate} Hz instead of {MODEL_RATE} Hz")
     if info.channels != 1:
         faults.append(f"{info.channels} channels instead of 1")
     if not info.frames:
@@ -85,7 +83,7 @@ def _check_audio(path: Path) -> tuple[int, list[str]]:
         faults.append(f"silent (the loudest 40 ms are at {20 * np.log10(max(loudest, 1e-10)):.0f} dB)")
     elif clipped > 0.01 * info.frames:
         faults.append(f"clipped ({100 * clipped / info.frames:.1f} % of the samples at full scale)")
-    return round(info.frames * SAMPLE_RATE / info.samplerate), faults
+    return round(info.frames * MODEL_RATE / info.samplerate), faults
 
 
 def _out_of_range(name: str, values: NDArray[np.generic], low: float, high: float) -> list[str]:
@@ -111,9 +109,9 @@ def _check_motion(path: Path) -> tuple[int, list[str]]:
     if "clean_exp" in array_names(path):
         # A corrupted copy: its gaps are meant, and the untouched motion is what has to be whole.
         exp, pose = map_array(path, "clean_exp"), map_array(path, "clean_pose")
-    rate = float(np.asarray(map_array(path, "rate")).reshape(-1)[0]) if "rate" in array_names(path) else FRAME_RATE
-    if rate != FRAME_RATE:
-        faults.append(f"frame rate {rate:g} instead of {FRAME_RATE}")
+    rate = float(np.asarray(map_array(path, "rate")).reshape(-1)[0]) if "rate" in array_names(path) else MOTION_RATE
+    if rate != MOTION_RATE:
+        faults.append(f"frame rate {rate:g} instead of {MOTION_RATE:g}")
     if len(exp) != len(pose):
         faults.append(f"exp has {len(exp)} frames and pose {len(pose)}")
     if not frames:
@@ -156,7 +154,7 @@ def check_pair(pair: Pair, split: str = "") -> tuple[float, list[Fault]]:
                         split, pair.name, path, f"{length:.1f} frames long, {length - shortest:.1f} more than {other}"
                     )
                 )
-    return min(lengths.values()) / FRAME_RATE, faults
+    return min(lengths.values()) / MOTION_RATE, faults
 
 
 def check_folder(

@@ -13,7 +13,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 def run_check(args: argparse.Namespace) -> int:
     """List the faults, then a summary; 1 when there is any fault."""
-    from timar_ros.cli.console import console, progress, table
+    from timar_ros.console import console, progress, table
     from timar_ros.data.check import check_folder
 
     with progress() as bar:
@@ -45,7 +45,7 @@ def run_stats(args: argparse.Namespace) -> int:
     import json
     from pathlib import Path
 
-    from timar_ros.cli.console import console, progress, table
+    from timar_ros.console import console, progress, table
     from timar_ros.data.dualtalk import SPLITS, Pair, load_speech, load_truth
     from timar_ros.data.files import atomic_path
     from timar_ros.data.statistics import describe, summarise
@@ -93,7 +93,7 @@ def add_corrupt(parser: argparse.ArgumentParser) -> None:
 
 def run_corrupt(args: argparse.Namespace) -> int:
     """Write the copy."""
-    from timar_ros.cli.console import console, progress
+    from timar_ros.console import console, progress
     from timar_ros.data.corrupt import corrupt_folder
     from timar_ros.data.corruptions import Corruption
 

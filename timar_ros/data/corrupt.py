@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 from timar_ros.data.audio import write_audio
 from timar_ros.data.corruptions import Corruption
 from timar_ros.data.dualtalk import (
-    FRAME_RATE,
     ROLES,
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
     SPLITS,
     DualTalkFolder,
     Item,
 )
 from timar_ros.data.files import atomic_path
-from timar_ros.data.motion import write_motion
+from timar_ros.data.motion import dualtalk_pose, write_motion
 from timar_ros.errors import UserError
+from timar_ros.motion import EXPRESSION, MODEL_RATE, MOTION_RATE, SAMPLES_PER_FRAME
 
 Array = NDArray[np.float32]
 
@@ -52,13 +50,13 @@ def _bursts(length: int, rate: float, share: float, rng: np.random.Generator) ->
 
 def _noisy(speech: Array, snr: float, rng: np.random.Generator) -> Array:
     level = float(np.sqrt(np.mean(np.square(speech)))) * 10 ** (-snr / 20)
-    on = _bursts(len(speech), SAMPLE_RATE, NOISE_SHARE, rng)
+    on = _bursts(len(speech), MODEL_RATE, NOISE_SHARE, rng)
     noise = rng.standard_normal(len(speech), dtype=np.float32) * np.float32(level)
     return np.where(on, speech + noise, speech)
 
 
 def _cut(speech: Array, share: float, rng: np.random.Generator) -> Array:
-    return np.where(_bursts(len(speech), SAMPLE_RATE, share, rng), np.float32(0), speech)
+    return np.where(_bursts(len(speech), MODEL_RATE, share, rng), np.float32(0), speech)
 
 
 def _late(track: Array, steps: int, fill: float) -> Array:
@@ -82,7 +80,7 @@ def corrupt(item: Item, corruption: Corruption, rng: np.random.Generator) -> Ite
         made["user_speech"] = _cut(item["user_speech"], strength, rng)
         made["agent_speech"] = _cut(item["agent_speech"], strength, rng)
     elif kind in ("drop_motion", "hold_motion"):
-        lost = _bursts(len(motion), FRAME_RATE, strength, rng)
+        lost = _bursts(len(motion), MOTION_RATE, strength, rng)
         if kind == "drop_motion":
             made["user_motion"] = np.where(lost[:, None], np.float32(np.nan), motion)
         else:
@@ -97,7 +95,7 @@ def corrupt(item: Item, corruption: Corruption, rng: np.random.Generator) -> Ite
         }[kind]()
         made["user_motion"] = (motion + strength * np.nanstd(motion, axis=0) * draw).astype(np.float32)
     else:
-        frames = round(strength * FRAME_RATE)
+        frames = round(strength * MOTION_RATE)
         made["user_speech"] = _late(item["user_speech"], frames * SAMPLES_PER_FRAME, 0.0)
         made["user_motion"] = _late(motion, frames, np.nan)
     return made
@@ -146,14 +144,12 @@ def corrupt_folder(
         write_audio(f"{base}_speaker1.wav", item["user_speech"])
         write_audio(f"{base}_speaker2.wav", item["agent_speech"])
         truth = clean["user_motion"]
-        write_motion(f"{base}_speaker1.npz", item["user_motion"], clean_exp=truth[:, :50], clean_pose=_pose(truth))
+        write_motion(
+            f"{base}_speaker1.npz", item["user_motion"], clean_exp=truth[:, EXPRESSION], clean_pose=dualtalk_pose(truth)
+        )
         write_motion(f"{base}_speaker2.npz", item["agent_motion"])
         with atomic_path(out / split / ROLES) as path:
             path.write_text(json.dumps({"agents": [2], "corruptions": [str(c) for c in corruptions], "seed": seed}))
         if progress is not None:
             progress(done, len(work))
     return len(work)
-
-
-def _pose(motion: Array) -> Array:
-    return np.concatenate([motion[:, 53:], motion[:, 50:53]], axis=1)

@@ -22,10 +22,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, SAMPLES_PER_FRAME
 
-SAMPLE_RATE = 16000
-FRAME_RATE = 25
-SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 SPLITS = ("train", "test", "ood")
 # In a split's folder: which speakers are agents.
 ROLES = "roles.json"
@@ -166,10 +164,10 @@ def _lengths(pair: Pair) -> tuple[int, int]:
             info = soundfile.info(str(pair.wav(speaker)))
         except (RuntimeError, OSError) as error:
             raise UserError(f"{pair.wav(speaker)}: not a readable audio file ({error})") from error
-        if info.samplerate != SAMPLE_RATE or info.channels != 1:
+        if info.samplerate != MODEL_RATE or info.channels != 1:
             raise UserError(
                 f"{pair.wav(speaker)}: {info.samplerate} Hz with {info.channels} channel(s); "
-                f"{SAMPLE_RATE} Hz mono is needed (timar data check lists all faults)"
+                f"{MODEL_RATE} Hz mono is needed (timar data check lists all faults)"
             )
         samples.append(info.frames)
     frames = min(min(len(map_array(pair.npz(s), key)) for key in ("exp", "pose")) for s in (1, 2))
@@ -246,8 +244,8 @@ class DualTalkFolder:
         :param hop: time between the starts of two clips of a file; default ``seconds``, so that none overlap.
         :param roles: which speakers become the agent; default both, or in a corrupted copy the one who is.
         """
-        frames = None if seconds is None else round(seconds * FRAME_RATE)
-        step = None if seconds is None else max(1, round((hop or seconds) * FRAME_RATE))
+        frames = None if seconds is None else round(seconds * MOTION_RATE)
+        step = None if seconds is None else max(1, round((hop or seconds) * MOTION_RATE))
         agents = self.roles if roles is None else roles
         made = []
         for pair in self.pairs:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from timar_ros.motion import HEAD, MOTION_SIZE
 from timar_ros.retarget.rotations import rep_to_flame
 
 # A camera's optical frame (x right, y down, z forward) in REP-103 axes.
@@ -24,6 +25,6 @@ def head_frame(quaternion: npt.ArrayLike, *, neutral: npt.ArrayLike = (0.0, 0.0,
     if wanted.shape != (4,) or not np.isfinite(wanted).all() or np.linalg.norm(wanted) < 1e-6:
         raise ValueError(f"no orientation: {wanted.tolist()}")
     turned = Rotation.from_quat(np.asarray(neutral, np.float64)).inv() * Rotation.from_quat(wanted)
-    frame = np.full(56, np.nan, np.float32)
-    frame[53:] = rep_to_flame(turned.as_rotvec())
+    frame = np.full(MOTION_SIZE, np.nan, np.float32)
+    frame[HEAD] = rep_to_flame(turned.as_rotvec())
     return frame

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError
-from timar_ros.streaming.resampling import EXPRESSION, HEAD, JAW, MOTION_RATE, MOTION_SIZE, resample_frames
+from timar_ros.motion import EXPRESSION, EXPRESSION_SIZE, HEAD, JAW, MOTION_RATE, MOTION_SIZE
+from timar_ros.streaming.resampling import resample_frames
 
 # Frames of one file further apart than this are not joined when the file is resampled [ns].
 LONGEST_STEP = 500_000_000
@@ -30,6 +31,11 @@ def join(
 ) -> NDArray[np.float32]:
     """Frames [T, 56] from expression [T, 50], jaw [T, 3] and head pose [T, 3]."""
     return np.concatenate([expression, jaw, head], axis=1).astype(np.float32)
+
+
+def dualtalk_pose(frames: NDArray[Any]) -> NDArray[Any]:
+    """Head pose, then jaw [T, 6] of frames [T, 56]: the array `pose` of DualTalk's files."""
+    return np.concatenate([frames[:, HEAD], frames[:, JAW]], axis=1)
 
 
 def load_motion(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], float]:
@@ -86,8 +92,8 @@ def write_motion(
     """
     if Path(path).suffix.lower() != ".npz":
         raise UserError(f"cannot write {path}: the name must end in .npz")
-    expression, jaw, head = split(np.asarray(frames, dtype=np.float32))
-    arrays: dict[str, Any] = {"exp": expression, "pose": np.concatenate([head, jaw], axis=1), "rate": np.float64(rate)}
+    frames = np.asarray(frames, dtype=np.float32)
+    arrays: dict[str, Any] = {"exp": frames[:, EXPRESSION], "pose": dualtalk_pose(frames), "rate": np.float64(rate)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **(arrays | extra))
 
@@ -108,7 +114,7 @@ def _from_archive(archive: np.lib.npyio.NpzFile, file: Path) -> tuple[NDArray[np
     if (
         expression.ndim != 2
         or pose.ndim != 2
-        or expression.shape[1] < 50
+        or expression.shape[1] < EXPRESSION_SIZE
         or pose.shape[1] != 6
         or len(expression) != len(pose)
     ):
@@ -116,4 +122,4 @@ def _from_archive(archive: np.lib.npyio.NpzFile, file: Path) -> tuple[NDArray[np
             f"{file} has exp {expression.shape} and pose {pose.shape}; expected (T, 50) and (T, 6) of the same T"
         )
     rate = float(archive["rate"]) if "rate" in archive else MOTION_RATE
-    return join(expression[:, :50], pose[:, 3:], pose[:, :3]), rate
+    return join(expression[:, EXPRESSION], pose[:, 3:], pose[:, :3]), rate

@@ -17,9 +17,8 @@ import numpy.typing as npt
 from timar_ros.data import bag_messages
 from timar_ros.data.bags import TOPICS, BagReader
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 
-RATE = 16000
-MOTION_RATE = 25.0
 LONGEST_HOURS = 24.0
 """Stamps further apart are a clock's leap, not a conversation."""
 
@@ -38,7 +37,7 @@ class Motion:
     def at_rate(self, seconds: float, rate: float = MOTION_RATE) -> Floats:
         """Frames on a steady grid from 0, [round(seconds * rate), 56]: the newest at each instant, NaN in gaps."""
         count = round(seconds * rate)
-        grid = np.full((count, 56), np.nan, np.float32)
+        grid = np.full((count, MOTION_SIZE), np.nan, np.float32)
         if len(self.time):
             wanted = np.arange(count) / rate
             newest = np.searchsorted(self.time, wanted + 0.5 / rate, side="right") - 1
@@ -302,7 +301,7 @@ class _Loader:
         """A speaker's audio from 0 to the end at 16 kHz; what never came is silence."""
         role = short.split("/", maxsplit=1)[0]
         pieces = self.audio[short]
-        out = np.zeros(round(recording.seconds * RATE), np.float32)
+        out = np.zeros(round(recording.seconds * MODEL_RATE), np.float32)
         if not pieces:
             if not self.turn_audio:
                 return None
@@ -402,11 +401,11 @@ def hold(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _place(out: Floats, samples: npt.ArrayLike, start: float, rate: int) -> None:
     """Lay samples into ``out`` (16 kHz from 0) at a time in seconds."""
     data = np.asarray(samples, np.float32)
-    if rate != RATE and len(data):
+    if rate != MODEL_RATE and len(data):
         import soxr
 
-        data = np.asarray(soxr.resample(data, rate, RATE), np.float32)
-    at = round(start * RATE)
+        data = np.asarray(soxr.resample(data, rate, MODEL_RATE), np.float32)
+    at = round(start * MODEL_RATE)
     first, last = max(0, at), min(len(out), at + len(data))
     if last > first:
         out[first:last] = data[first - at : last - at]

@@ -20,6 +20,7 @@ from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs
 from timar_ros.data.bags import TOPICS, BagReader, BagWriter
 from timar_ros.data.motion import write_motion
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.retarget.options import RetargetOptions
 from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.pipeline import Pipeline, TurnMotion
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Source = Literal["auto", "turns", "audio"]
-
-RATE = 16000
 
 
 @dataclasses.dataclass
@@ -114,7 +113,7 @@ def turns_of_topic(bag: BagReader, topic: str, samples: int) -> Iterator[tuple[i
             TurnInput(
                 number=int(message.number),
                 stamp_ns=bag_messages.stamp_ns(message.header.stamp),
-                duration=len(agent) / RATE,
+                duration=len(agent) / MODEL_RATE,
                 user_speech=user,
                 agent_speech=agent,
                 user_motion=None if planned else bag_messages.user_motion_of(message),
@@ -257,7 +256,7 @@ class _Replay:
 
     @property
     def _samples(self) -> int:
-        return round(self._seconds * RATE)
+        return round(self._seconds * MODEL_RATE)
 
     def _announce(self, writer: BagWriter) -> None:
         info = bag_messages.stream_info(writer.types, self.bag.start_ns, **info_of(self.model, self.options))
@@ -301,26 +300,7 @@ class _Replay:
                 self.progress((arrived - self.bag.start_ns) * 1e-9, self.bag.seconds)
 
     def _write_turn(self, writer: BagWriter, arrived: int, turn: TurnInput) -> None:
-        frames = turn.user_motion
-        count = round(turn.duration * 25)
-        message = writer.types["timar_ros/msg/Turn"](
-            header=bag_messages.header(writer.types, turn.stamp_ns),
-            number=turn.number,
-            phase=0,
-            duration=turn.duration,
-            sample_rate=RATE,
-            user_speech=np.ascontiguousarray(turn.user_speech, np.float32),
-            agent_speech=np.ascontiguousarray(turn.agent_speech, np.float32),
-            agent_ahead=np.zeros(0, np.float32) if turn.agent_ahead is None else turn.agent_ahead,
-            motion_rate=25.0,
-            user_motion=np.nan_to_num(np.zeros((count, 56)) if frames is None else frames)
-            .astype(np.float32)
-            .reshape(-1),
-            user_tracked=bag_messages.tracked_bits(frames, count),
-            lost_user_samples=turn.lost_user,
-            lost_agent_samples=turn.lost_agent,
-        )
-        writer.write("/turns", arrived, message)
+        writer.write("/turns", arrived, bag_messages.turn_message(writer.types, turn, MOTION_RATE))
 
     def _retarget(self, writer: BagWriter, robot: RobotProfile) -> None:
         """Joints as commanded, by what would have been known at each time."""
@@ -351,7 +331,7 @@ class _Replay:
         first = self.motions[0].stamp_ns
         starts = [round((motion.stamp_ns - first) * 25e-9) for motion in self.motions]
         length = starts[-1] + len(self.motions[-1].frames)
-        frames, speaking = np.zeros((length, 56), np.float32), np.zeros(length, np.uint8)
+        frames, speaking = np.zeros((length, MOTION_SIZE), np.float32), np.zeros(length, np.uint8)
         ends = [*starts[1:], length]
         for motion, start, end in zip(self.motions, starts, ends, strict=True):
             count = min(len(motion.frames), end - start)

@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, filtfilt, welch
 
-FRAME_RATE = 25
-SAMPLES_PER_FRAME = 640
+from timar_ros.motion import EXPRESSION, HEAD, JAW_OPENING, MOTION_RATE, PITCH, SAMPLES_PER_FRAME
 
 
 def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
     """Smoothed log-energy of speech in [-1, 1], one value a motion frame ``[n // 640]``: 4 Hz, without delay."""
     frames = len(speech) // SAMPLES_PER_FRAME
     power = np.square(speech[: frames * SAMPLES_PER_FRAME].reshape(frames, -1), dtype=np.float64).mean(axis=1)
-    smoothing = butter(2, 4 / (FRAME_RATE / 2))
+    smoothing = butter(2, 4 / (MOTION_RATE / 2))
     return np.asarray(filtfilt(*smoothing, np.log(np.sqrt(power) + 1e-3)))
 
 
@@ -38,7 +37,7 @@ def speaking(speech: NDArray[np.float32], below_peak: float = 18.0) -> NDArray[n
 
 def phrase_ends(active: NDArray[np.bool_], silence: float = 0.3, shortest: float = 0.5) -> list[int]:
     """Frames where a stretch of speech of at least ``shortest`` seconds ends before ``silence`` seconds of quiet."""
-    gap, least = round(silence * FRAME_RATE), round(shortest * FRAME_RATE)
+    gap, least = round(silence * MOTION_RATE), round(shortest * MOTION_RATE)
     ends, begin = [], None
     for frame, on in enumerate(active):
         if on and begin is None:
@@ -58,13 +57,13 @@ def nod_ratio(
     None when the clip has no listening frames of either sort.
     """
     frames = min(len(motion), len(own), len(partner))
-    pitch = filtfilt(*butter(2, (1 / 12.5, 4 / 12.5), "band"), motion[:frames, 53].astype(np.float64))
+    pitch = filtfilt(*butter(2, (1 / 12.5, 4 / 12.5), "band"), motion[:frames, PITCH].astype(np.float64))
     window = np.zeros(frames, bool)
     for end in phrase_ends(partner[:frames]):
-        window[end : end + round(after * FRAME_RATE)] = True
+        window[end : end + round(after * MOTION_RATE)] = True
     listening = ~own[:frames]
     inside, outside = window & listening, ~window & listening
-    if inside.sum() < FRAME_RATE or outside.sum() < FRAME_RATE:
+    if inside.sum() < MOTION_RATE or outside.sum() < MOTION_RATE:
         return None
     return float(np.mean(pitch[inside] ** 2) / np.mean(pitch[outside] ** 2))
 
@@ -74,25 +73,25 @@ def describe(
 ) -> dict[str, Any]:
     """Statistics of one speaker's motion ``[T,56]`` (TIMAR order) with own and partner's speech at 16 kHz."""
     energy = log_energy(speech)
-    jaw = motion[:, 50].astype(np.float64)
+    jaw = motion[:, JAW_OPENING].astype(np.float64)
     deviation = motion.std(axis=0)
     change = np.diff(motion, axis=0).std(axis=0) / np.maximum(deviation, 1e-9)
     lags = [correlation_at(energy, jaw, lag) for lag in range(8)]
     own = speaking(speech)
-    frequency, power = welch(motion[:, 53], FRAME_RATE, nperseg=min(250, len(motion)))
+    frequency, power = welch(motion[:, PITCH], MOTION_RATE, nperseg=min(250, len(motion)))
     made: dict[str, Any] = {
-        "expression_sd": deviation[:50].tolist(),
-        "expression_change": change[:50].tolist(),
-        "expression_mean": motion[:, :50].mean(axis=0).tolist(),
+        "expression_sd": deviation[EXPRESSION].tolist(),
+        "expression_change": change[EXPRESSION].tolist(),
+        "expression_mean": motion[:, EXPRESSION].mean(axis=0).tolist(),
         "jaw_mean": float(jaw.mean()),
         "jaw_sd": float(jaw.std()),
-        "jaw_change": float(change[50]),
+        "jaw_change": float(change[JAW_OPENING]),
         "jaw_energy_correlation": lags[0],
         "jaw_energy_best": max(lags),
         "jaw_energy_lag": int(np.argmax(lags)),
-        "head_mean": motion[:, 53:].mean(axis=0).tolist(),
-        "head_sd": deviation[53:].tolist(),
-        "head_change": change[53:].tolist(),
+        "head_mean": motion[:, HEAD].mean(axis=0).tolist(),
+        "head_sd": deviation[HEAD].tolist(),
+        "head_change": change[HEAD].tolist(),
         "head_pitch_1_to_4_hz": float(power[(frequency >= 1) & (frequency < 4)].sum() / max(power.sum(), 1e-12)),
         "speaking": float(own.mean()),
     }

@@ -22,11 +22,11 @@ from timar_ros.data.processes import run_all
 from timar_ros.data.synth_dialogue import Utterance, hold_conversation, record
 from timar_ros.data.synth_manner import manner_of
 from timar_ros.data.synth_motion import move
-from timar_ros.data.synth_voices import SAMPLE_RATE, Voice, require_engines, voices
+from timar_ros.data.synth_voices import Voice, require_engines, voices
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE
 
 FORMAT = 1
-FRAME_RATE = 25
 MANIFEST = "synth.json"
 
 
@@ -75,9 +75,9 @@ def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
     for index in range(2):
         stem = f"{name}_speaker{index + 1}"
         with atomic_path(folder / f"{stem}.wav") as path:
-            soundfile.write(str(path), talk.audio[index], SAMPLE_RATE, "PCM_16", format="WAV")
+            soundfile.write(str(path), talk.audio[index], MODEL_RATE, "PCM_16", format="WAV")
         # Uncompressed, so that a reader can map it into memory.
-        write_motion(folder / f"{stem}.npz", talk.motion[index], FRAME_RATE)
+        write_motion(folder / f"{stem}.npz", talk.motion[index], MOTION_RATE)
     about = {
         "voices": [asdict(voice) for voice in talk.cast],
         # Speakers are numbered from 1 in file names.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from timar_ros.data.synth_text import Line, phrases_of_turn, pick
-from timar_ros.data.synth_voices import SAMPLE_RATE, Voice, speak
+from timar_ros.data.synth_voices import Voice, speak
+from timar_ros.motion import MODEL_RATE
 
 Array = NDArray[np.float32]
 MIN_GAP, MAX_GAP = -0.3, 1.0
@@ -71,7 +72,7 @@ class _Timeline:
 
     def __init__(self, cast: tuple[Voice, Voice], duration: float, rng: np.random.Generator) -> None:
         self.cast, self.rng = cast, rng
-        self.samples = round(duration * SAMPLE_RATE)
+        self.samples = round(duration * MODEL_RATE)
         self.clean = np.zeros((2, self.samples), np.float32)
         self.utterances: list[Utterance] = []
 
@@ -82,7 +83,7 @@ class _Timeline:
         lift = {"laugh": 3.0, "filler": -1.0}.get(line.kind, 0.0) + rng.normal(0, 0.8)
         audio = _level(speak(self.cast[speaker], line.text, haste=float(rng.uniform(0.9, 1.12)), lift=float(lift)))
         audio = audio * np.float32(rng.uniform(0.45, 0.8) if quiet else rng.uniform(0.8, 1.2))
-        begin = round(at * SAMPLE_RATE)
+        begin = round(at * MODEL_RATE)
         end = begin + len(audio)
         # A speaker has one mouth: nothing starts before the last word is out.
         busy = any(
@@ -91,12 +92,12 @@ class _Timeline:
         if end > self.samples or busy or begin < 0:
             return at
         self.clean[speaker, begin:end] += audio
-        self.utterances.append(Utterance(speaker, at, end / SAMPLE_RATE, line.kind, line.text, amplitude=1.0, **flags))
-        return end / SAMPLE_RATE
+        self.utterances.append(Utterance(speaker, at, end / MODEL_RATE, line.kind, line.text, amplitude=1.0, **flags))
+        return end / MODEL_RATE
 
     def nod(self, speaker: int, at: float) -> None:
         """A silent nod that begins at a time."""
-        if 0 < at < self.samples / SAMPLE_RATE - 1:
+        if 0 < at < self.samples / MODEL_RATE - 1:
             size = float(np.clip(self.rng.normal(1.0, 0.2), 0.5, 1.6))
             self.utterances.append(Utterance(speaker, at, at + 0.8, "nod", "", amplitude=size))
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from timar_ros.data.synth_manner import ACTIONS, Manner
-
-FRAME_RATE = 25
+from timar_ros.motion import MOTION_RATE
 
 # Mean and deviation of each action over many conversations: open, spread, round, press, smile, brow, blink, think,
 # effort, floor, heed.
@@ -110,8 +109,8 @@ def _own_movement(frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """What a coefficient does by itself ``[T,50]``, unit deviation: quick and slow wandering and tracking noise."""
     made = np.zeros((frames, 50))
     for seconds, share in ((0.25, 0.45), (1.5, 0.5)):
-        pole = np.exp(-1 / (seconds * FRAME_RATE))
-        lead = int(5 * seconds * FRAME_RATE)
+        pole = np.exp(-1 / (seconds * MOTION_RATE))
+        lead = int(5 * seconds * MOTION_RATE)
         noise = rng.standard_normal((frames + lead, 50))
         made += np.sqrt(share * (1 - pole**2)) * lfilter([1.0], [1, -pole], noise, axis=0)[lead:]
     return made + np.sqrt(0.05) * rng.standard_normal((frames, 50))

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import find_peaks, lfilter
 
-FRAME_RATE = 25
-SAMPLES_PER_FRAME = 640
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, SAMPLES_PER_FRAME
+
 WINDOW = 1024
 
 Track = NDArray[np.float64]
@@ -35,7 +35,7 @@ class SpeechFeatures:
 
 def smooth(track: Track, hertz: float) -> Track:
     """Critically damped second-order low pass: how muscles follow a command. Lags by about 1/(π·hertz) seconds."""
-    pole = np.exp(-2 * np.pi * hertz / FRAME_RATE)
+    pole = np.exp(-2 * np.pi * hertz / MOTION_RATE)
     start = track[..., :1]
     made = lfilter([(1 - pole) ** 2], [1, -2 * pole, pole**2], track - start, axis=-1) + start
     return np.asarray(made)
@@ -53,7 +53,7 @@ def listen(clean: NDArray[np.float32], frames: int) -> SpeechFeatures:
     index = np.arange(frames)[:, None] * SAMPLES_PER_FRAME + np.arange(WINDOW)[None, :]
     windows = padded[np.minimum(index, len(padded) - 1)] * np.hanning(WINDOW)[None, :]
     power = np.square(np.abs(np.fft.rfft(windows, axis=1))) / WINDOW
-    hertz = np.fft.rfftfreq(WINDOW, 1 / (SAMPLES_PER_FRAME * FRAME_RATE))
+    hertz = np.fft.rfftfreq(WINDOW, 1 / MODEL_RATE)
 
     def band(low: float, high: float) -> Track:
         return np.asarray(10 * np.log10(power[:, (hertz >= low) & (hertz < high)].sum(axis=1) + 1e-6))
@@ -75,7 +75,7 @@ def listen(clean: NDArray[np.float32], frames: int) -> SpeechFeatures:
     peaks, info = find_peaks(loudness, prominence=0.25, distance=5)
     stress = []
     for peak, prominence in zip(peaks, info["prominences"], strict=True):
-        near = np.abs(peaks - peak) < FRAME_RATE
+        near = np.abs(peaks - peak) < MOTION_RATE
         if loudness[peak] >= np.quantile(loudness[peaks[near]], 0.6):
             # The smoothing delayed the peak by two frames.
             stress.append((max(int(peak) - 2, 0), float(min(prominence, 1.5))))

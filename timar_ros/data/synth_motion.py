@@ -14,8 +14,9 @@ from scipy.signal import lfilter
 
 from timar_ros.data.synth_dialogue import Dialogue, Utterance
 from timar_ros.data.synth_face import expression_of
-from timar_ros.data.synth_features import FRAME_RATE, SpeechFeatures, Track, listen, smooth
+from timar_ros.data.synth_features import SpeechFeatures, Track, listen, smooth
 from timar_ros.data.synth_manner import ACTIONS, Manner
+from timar_ros.motion import EXPRESSION, HEAD, JAW, MOTION_RATE, MOTION_SIZE
 
 # Jaw: radians of opening for full articulation, and the lag and noise that make it follow the log-energy by about
 # three frames with a correlation near 0.63.
@@ -43,7 +44,7 @@ class Person:
 
 def bump(frames: int, start: float, rise: float, hold: float, fall: float) -> Track:
     """A smooth gesture in [0, 1] that starts at ``start`` seconds: raised-cosine rise and fall around a hold."""
-    time = np.arange(frames) / FRAME_RATE - start
+    time = np.arange(frames) / MOTION_RATE - start
     up = np.clip(time / rise, 0, 1)
     down = np.clip((time - rise - hold) / fall, 0, 1)
     return np.asarray((1 - np.cos(np.pi * up)) / 2 * (1 + np.cos(np.pi * down)) / 2)
@@ -51,8 +52,8 @@ def bump(frames: int, start: float, rise: float, hold: float, fall: float) -> Tr
 
 def wander(frames: int, seconds: float, rng: np.random.Generator, tracks: int = 1) -> NDArray[np.float64]:
     """Slow random movement ``[tracks, frames]`` with unit deviation and ``seconds`` of memory, smooth in speed."""
-    pole = np.exp(-1.6 / (seconds * FRAME_RATE))
-    lead = int(6 * seconds * FRAME_RATE)
+    pole = np.exp(-1.6 / (seconds * MOTION_RATE))
+    lead = int(6 * seconds * MOTION_RATE)
     noise = rng.standard_normal((tracks, frames + lead))
     made = lfilter([1.0], [1, -2 * pole, pole**2], noise, axis=-1)[:, lead:]
     # Variance of a double real pole driven by unit noise.
@@ -61,8 +62,8 @@ def wander(frames: int, seconds: float, rng: np.random.Generator, tracks: int = 
 
 def flicker(frames: int, seconds: float, rng: np.random.Generator, tracks: int = 1) -> NDArray[np.float64]:
     """First-order random movement ``[tracks, frames]`` with unit deviation: rougher than :func:`wander`."""
-    pole = np.exp(-1 / (seconds * FRAME_RATE))
-    lead = int(6 * seconds * FRAME_RATE)
+    pole = np.exp(-1 / (seconds * MOTION_RATE))
+    lead = int(6 * seconds * MOTION_RATE)
     noise = rng.standard_normal((tracks, frames + lead))
     return np.asarray(lfilter([np.sqrt(1 - pole**2)], [1, -pole], noise, axis=-1)[:, lead:])
 
@@ -76,7 +77,7 @@ def floor_of(frames: int, spoken: tuple[Utterance, ...]) -> Track:
             held = np.maximum(held, bump(frames, begin - 0.25, 0.4, max(said.end - begin - 0.1, 0.05), 0.5))
             begin = None
     if begin is not None:
-        held = np.maximum(held, bump(frames, begin - 0.25, 0.4, frames / FRAME_RATE, 0.5))
+        held = np.maximum(held, bump(frames, begin - 0.25, 0.4, frames / MOTION_RATE, 0.5))
     return held
 
 
@@ -85,7 +86,7 @@ def jaw_of(person: Person, rng: np.random.Generator) -> NDArray[np.float64]:
     speech, manner, frames = person.speech, person.manner, len(person.speech.energy)
     drive = speech.energy**1.2 * (0.2 + 1.15 * speech.open) * (1 - 0.5 * speech.hiss)
     for at, strength in speech.stress:
-        drive = drive + 0.35 * strength * bump(frames, at / FRAME_RATE - 0.08, 0.1, 0.0, 0.12)
+        drive = drive + 0.35 * strength * bump(frames, at / MOTION_RATE - 0.08, 0.1, 0.0, 0.12)
     # Two frames from brain to muscle; the low pass adds one to two more.
     drive = np.concatenate([drive[:1], drive[:1], drive[:-2]])
     opening = JAW_OPENING * manner.jaw_gain * smooth(drive, JAW_HERTZ)
@@ -110,7 +111,7 @@ def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArra
     head = np.zeros((3, frames))
     head += person.sway * gain
     # Posture is taken over from the partner half a second later.
-    late = round(0.5 * FRAME_RATE)
+    late = round(0.5 * MOTION_RATE)
     copied = np.concatenate([np.repeat(partner.sway[:, :1], late, axis=1), partner.sway[:, :-late]], axis=1)
     head += manner.mirror * partner.manner.head_gain * smooth(copied, 1.0) * np.array([[1.0], [-1.0], [-1.0]])
 
@@ -123,7 +124,7 @@ def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArra
     for said in person.spoken:
         length = said.end - said.start
         if said.kind == "laugh":
-            time = np.arange(frames) / FRAME_RATE - said.start
+            time = np.arange(frames) / MOTION_RATE - said.start
             shape = bump(frames, said.start, 0.2, length, 0.5)
             head[0] += gain * shape * (-0.09 + 0.025 * np.sin(2 * np.pi * 4.2 * time))
             continue
@@ -139,15 +140,15 @@ def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArra
         if said.kind == "question":
             head[2] += gain * 0.07 * manner.tilt_side * bump(frames, said.end - 0.6, 0.5, 0.5, 0.7)
         if said.kind == "denial":
-            time = np.arange(frames) / FRAME_RATE - said.start
+            time = np.arange(frames) / MOTION_RATE - said.start
             head[1] += gain * 0.06 * bump(frames, said.start, 0.15, 0.7, 0.3) * np.sin(2 * np.pi * 2.2 * time)
         if said.kind == "agreement":
             head[0] += nod(frames, said.start + 0.05, manner) * gain * 0.8
 
     for at, strength in person.speech.stress:
-        head[0] += gain * manner.beat * strength * bump(frames, at / FRAME_RATE - 0.04, 0.14, 0.0, 0.22)
+        head[0] += gain * manner.beat * strength * bump(frames, at / MOTION_RATE - 0.04, 0.14, 0.0, 0.22)
         head[2] += (
-            gain * 0.3 * manner.beat * strength * manner.tilt_side * bump(frames, at / FRAME_RATE, 0.16, 0.0, 0.26)
+            gain * 0.3 * manner.beat * strength * manner.tilt_side * bump(frames, at / MOTION_RATE, 0.16, 0.0, 0.26)
         )
     for wink in person.nods:
         # Nods keep their size in still people: they are a signal, not fidgeting.
@@ -161,7 +162,7 @@ def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArra
 
 def nod(frames: int, start: float, manner: Manner) -> Track:
     """One nod: the head goes down and comes back, ``nod_cycles`` times with dying strength."""
-    time = np.arange(frames) / FRAME_RATE - start
+    time = np.arange(frames) / MOTION_RATE - start
     length = manner.nod_cycles / manner.nod_hertz
     inside = (time > 0) & (time < length)
     wave = (1 - np.cos(2 * np.pi * manner.nod_hertz * time)) / 2
@@ -200,7 +201,7 @@ def brows_of(person: Person, frames: int, rng: np.random.Generator) -> Track:
             brow += 0.6 * bump(frames, wink.start, 0.2, 0.3, 0.4)
     for at, strength in person.speech.stress:
         if strength > 0.5:
-            brow += 0.5 * strength * bump(frames, at / FRAME_RATE - 0.08, 0.16, 0.05, 0.3)
+            brow += 0.5 * strength * bump(frames, at / MOTION_RATE - 0.08, 0.16, 0.05, 0.3)
     return brow
 
 
@@ -209,8 +210,8 @@ def blinks_of(person: Person, frames: int, rng: np.random.Generator) -> Track:
     blink = np.zeros(frames)
     times = [u.end + rng.normal(0.05, 0.04) for u in person.spoken if rng.random() < 0.5]
     times += [u.start for u in person.spoken if u.turn_start and rng.random() < 0.5]
-    chance = (0.15 + 0.12 * person.holds_floor) / FRAME_RATE
-    times += list(np.flatnonzero(rng.random(frames) < chance) / FRAME_RATE)
+    chance = (0.15 + 0.12 * person.holds_floor) / MOTION_RATE
+    times += list(np.flatnonzero(rng.random(frames) < chance) / MOTION_RATE)
     for at in times:
         blink = np.maximum(blink, bump(frames, float(at), 0.08, 0.02, 0.14))
     return blink
@@ -240,7 +241,7 @@ def actions_of(
 
 def move(dialogue: Dialogue, manners: tuple[Manner, Manner], rng: np.random.Generator) -> NDArray[np.float32]:
     """Motion of both speakers ``[2, T, 56]`` in TIMAR order at 25 frames a second."""
-    frames = int(dialogue.duration * FRAME_RATE)
+    frames = int(dialogue.duration * MOTION_RATE)
     people = []
     for index in range(2):
         spoken = tuple(u for u in dialogue.utterances if u.speaker == index and u.kind != "nod")
@@ -250,12 +251,12 @@ def move(dialogue: Dialogue, manners: tuple[Manner, Manner], rng: np.random.Gene
         people.append(Person(manners[index], speech, spoken, nods, floor_of(frames, spoken), sway))
     pair = (people[0], people[1])
     smiles = smiles_of(pair, frames, rng)
-    made = np.empty((2, frames, 56), np.float32)
+    made = np.empty((2, frames, MOTION_SIZE), np.float32)
     for index, person in enumerate(pair):
         partner = pair[1 - index]
         jaw = jaw_of(person, rng)
         actions = actions_of(person, partner, jaw, smiles[index], rng)
-        made[index, :, :50] = expression_of(actions, person.manner, rng)
-        made[index, :, 50:53] = jaw
-        made[index, :, 53:] = head_of(person, partner, rng)
+        made[index, :, EXPRESSION] = expression_of(actions, person.manner, rng)
+        made[index, :, JAW] = jaw
+        made[index, :, HEAD] = head_of(person, partner, rng)
     return made

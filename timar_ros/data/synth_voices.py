@@ -22,8 +22,8 @@ import soxr
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE
 
-SAMPLE_RATE = 16000
 INSTALL = "install them: make synth-tools, or sudo apt install espeak-ng flite"
 
 # Accents and variants of espeak-ng; the last of each row are kept for the out-of-distribution split.
@@ -151,9 +151,9 @@ def speak(voice: Voice, text: str, haste: float = 1.0, lift: float = 0.0) -> NDA
     pitch = voice.pitch * lifted if voice.engine == "flite" else voice.pitch + 3 * lift
     voice = replace(voice, rate=voice.rate * haste, pitch=pitch)
     samples, rate = (_flite if voice.engine == "flite" else _espeak)(voice, text)
-    samples = soxr.resample(samples, rate * voice.tract, SAMPLE_RATE)
+    samples = soxr.resample(samples, rate * voice.tract, MODEL_RATE)
     loud = np.flatnonzero(np.abs(samples) > 0.02 * max(float(np.abs(samples).max(initial=0.0)), 1e-6))
     if not len(loud):
         raise UserError(f"{voice.engine} ({voice.name}) made no sound for {text!r}; {INSTALL}")
-    margin = SAMPLE_RATE // 100
+    margin = MODEL_RATE // 100
     return np.ascontiguousarray(samples[max(0, loud[0] - margin) : loud[-1] + margin], dtype=np.float32)

@@ -34,10 +34,10 @@ def run_bag(args: argparse.Namespace) -> int:
 
 
 def _run_one(args: argparse.Namespace) -> int:
-    from timar_ros.cli.console import console
+    from timar_ros.console import console
     from timar_ros.data.recording import load_recording
+    from timar_ros.data.truth import read_truth
     from timar_ros.evaluation import bag_metrics
-    from timar_ros.evaluation.truth import read_truth
     from timar_ros.retarget.profile import load_profile
 
     recording = load_recording(args.bag)
@@ -54,7 +54,7 @@ def _run_one(args: argparse.Namespace) -> int:
 
 def tables(result: Result) -> list[Any]:
     """A table a group."""
-    from timar_ros.cli.console import table
+    from timar_ros.console import table
     from timar_ros.evaluation import bag_metrics
 
     return [
@@ -67,10 +67,10 @@ def tables(result: Result) -> list[Any]:
 def _run_compare(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from timar_ros.cli.console import console, table
+    from timar_ros.console import console, table
     from timar_ros.data.recording import load_recording
+    from timar_ros.data.truth import read_truth
     from timar_ros.evaluation.compare import compare
-    from timar_ros.evaluation.truth import read_truth
 
     a, b = (load_recording(path) for path in args.compare)
     truth = read_truth(args.truth, a) if args.truth else None
@@ -95,7 +95,7 @@ def _difference(one: Difference) -> tuple[str, ...]:
 def _run_robustness(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from timar_ros.cli.console import console, progress, table
+    from timar_ros.console import console, progress, table
     from timar_ros.evaluation.robustness import COLUMNS, LABELS, measure_robustness
     from timar_ros.streaming.offline import resolve_model
     from timar_ros.streaming.options import PipelineOptions

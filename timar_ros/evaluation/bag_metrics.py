@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.recording import MOTION_RATE, Joints, Recording, hold
+from timar_ros.data.motion import dualtalk_pose
+from timar_ros.data.recording import Joints, Recording, hold
 from timar_ros.errors import UserError
 from timar_ros.evaluation import conduct
+from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, MODEL_RATE, MOTION_RATE, MOTION_SIZE, PITCH
 from timar_ros.retarget.profile import RobotProfile, list_profiles, load_profile
 
 Result = dict[str, dict[str, float]]
@@ -124,8 +126,8 @@ def _run(recording: Recording) -> dict[str, float]:
         "seconds": recording.seconds,
         "turns": float(len(recording.turns)),
         "dropped_turns": float(recording.dropped),
-        "lost_user_seconds": sum(turn.lost_user for turn in recording.turns) / conduct.RATE,
-        "lost_agent_seconds": sum(turn.lost_agent for turn in recording.turns) / conduct.RATE,
+        "lost_user_seconds": sum(turn.lost_user for turn in recording.turns) / MODEL_RATE,
+        "lost_agent_seconds": sum(turn.lost_agent for turn in recording.turns) / MODEL_RATE,
     }
 
 
@@ -166,20 +168,20 @@ def _motion(recording: Recording) -> dict[str, float]:
     speaking, listening = states(recording)
     found: dict[str, float] = {"share_speaking": float(speaking.mean()) if len(speaking) else float("nan")}
     if recording.agent_audio is not None:
-        offset, correlation, _, _ = conduct.lip_offset(recording.agent_audio, frames[:, 50], speaking)
+        offset, correlation, _, _ = conduct.lip_offset(recording.agent_audio, frames[:, JAW_OPENING], speaking)
         found |= {"lip_offset": offset, "lip_correlation": correlation}
     if recording.turns:
         turn = recording.turns[0]
         first = round(turn.start * MOTION_RATE)
         found["seam_ratio"] = conduct.seam_ratio(frames, max(1, round(turn.duration * MOTION_RATE)), first)
-    jerks = conduct.jerk(frames[:, 53:56], MOTION_RATE)
+    jerks = conduct.jerk(frames[:, HEAD], MOTION_RATE)
     found["head_jerk"] = _rms(jerks)
-    events = conduct.nods(frames[:, 53])
+    events = conduct.nods(frames[:, PITCH])
     for name, state in (("listening", listening), ("speaking", speaking)):
         minutes = state.sum() / MOTION_RATE / 60
         count = sum(bool(state[(a + b) // 2]) for a, b in events)
         found[f"nods_{name}"] = count / minutes if minutes > 1 / 60 else float("nan")
-        for part, columns in (("head", slice(53, 56)), ("jaw", slice(50, 53)), ("expression", slice(0, 50))):
+        for part, columns in (("head", HEAD), ("jaw", JAW), ("expression", EXPRESSION)):
             speed = conduct.speed(frames[:, columns], MOTION_RATE)
             counted = speed[state[1:] & np.isfinite(speed)]
             found[f"{part}_speed_{name}"] = float(counted.mean()) if len(counted) else float("nan")
@@ -254,12 +256,12 @@ def against_truth(recording: Recording, truth: NDArray[np.float32]) -> dict[str,
     count = min(round(recording.seconds * MOTION_RATE), len(truth))
     made = hold_last(recording.agent_motion.at_rate(count / MOTION_RATE))
     user = recording.user_motion
-    partner = np.zeros((count, 56), np.float32)
+    partner = np.zeros((count, MOTION_SIZE), np.float32)
     if user is not None:
         partner = np.nan_to_num(hold_last(user.at_rate(count / MOTION_RATE)))
     # DualTalk's order: head pose, then jaw.
-    poses = [np.concatenate([frames[:, 53:56], frames[:, 50:53]], axis=1) for frames in (truth[:count], partner)]
-    return compute_metrics(made, truth[:count, :50], poses[0], partner[:, :50], poses[1])
+    poses = [dualtalk_pose(frames) for frames in (truth[:count], partner)]
+    return compute_metrics(made, truth[:count, EXPRESSION], poses[0], partner[:, EXPRESSION], poses[1])
 
 
 def hold_last(frames: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy import signal
 from scipy.ndimage import uniform_filter1d
 
-from timar_ros.evaluation.conduct import FPS, Flags, Floats, loudness, seam_ratio, stretches, voice_activity
+from timar_ros.evaluation.conduct import Flags, Floats, loudness, seam_ratio, stretches, voice_activity
+from timar_ros.motion import HEAD, JAW_OPENING, MOTION_RATE, PITCH
 
-JAW, HEAD, PITCH = 50, slice(53, 56), 53
 # Frequencies of nodding [Hz] (Hadar et al. 1983: ordinary head movement in conversation).
 NOD_BAND = (1.0, 4.0)
 # Frames after the end of a phrase in which a listener nods, and the longest lag of the jaw behind the sound.
-AFTER, LAG = round(FPS), 5
+AFTER, LAG = round(MOTION_RATE), 5
 # Frames of speech that make a phrase.
 PHRASE = 15
 
@@ -50,14 +50,14 @@ def measure(prediction: Floats, truth: Floats, user: Floats, agent: Floats, turn
     listens = heard & ~uniform_filter1d(talks.astype(float), 13).astype(bool)
     ends = phrase_ends(heard)
     return {
-        "jaw_follows": _follows(level, made[:, JAW]),
-        "jaw_follows_truth": _follows(level, real[:, JAW]),
-        "jaw_listening": _ratio(made[listens, JAW], made[talks, JAW]),
-        "jaw_listening_truth": _ratio(real[listens, JAW], real[talks, JAW]),
+        "jaw_follows": _follows(level, made[:, JAW_OPENING]),
+        "jaw_follows_truth": _follows(level, real[:, JAW_OPENING]),
+        "jaw_listening": _ratio(made[listens, JAW_OPENING], made[talks, JAW_OPENING]),
+        "jaw_listening_truth": _ratio(real[listens, JAW_OPENING], real[talks, JAW_OPENING]),
         "nod_ratio": _nods(made[:, PITCH], talks, ends),
         "nod_ratio_truth": _nods(real[:, PITCH], talks, ends),
         "head_spread": float(np.mean(made[:, HEAD].std(0) / np.maximum(real[:, HEAD].std(0), 1e-6))),
-        "jaw_spread": float(made[:, JAW].std() / max(float(real[:, JAW].std()), 1e-6)),
+        "jaw_spread": float(made[:, JAW_OPENING].std() / max(float(real[:, JAW_OPENING].std()), 1e-6)),
         "seam_ratio": seam_ratio(made[:, HEAD], turn_frames),
     }
 
@@ -81,7 +81,7 @@ def _follows(level: NDArray[np.float64], jaw: Floats) -> float:
 
 def _ratio(one: Floats, other: Floats) -> float:
     """Mean of one over mean of the other; NaN with less than a second of either."""
-    if min(len(one), len(other)) < FPS:
+    if min(len(one), len(other)) < MOTION_RATE:
         return float("nan")
     return float(one.mean() / max(float(other.mean()), 1e-4))
 
@@ -105,9 +105,9 @@ def nod_power(pitch: Floats, talks: Flags, ends: list[int]) -> tuple[Floats, Flo
     :param pitch: of the head ``[T]``; ``talks [T]``: whether the agent speaks; ``ends``: of :func:`phrase_ends`.
     :returns: the frames within a second of an end, and the others; none of a conversation of less than four seconds.
     """
-    if len(pitch) < 4 * FPS:
+    if len(pitch) < 4 * MOTION_RATE:
         return np.zeros(0, np.float32), np.zeros(0, np.float32)
-    power = np.square(signal.sosfiltfilt(signal.butter(2, NOD_BAND, "bandpass", fs=FPS, output="sos"), pitch))
+    power = np.square(signal.sosfiltfilt(signal.butter(2, NOD_BAND, "bandpass", fs=MOTION_RATE, output="sos"), pitch))
     after = np.zeros(len(pitch), bool)
     for end in ends:
         after[end : end + AFTER] = True

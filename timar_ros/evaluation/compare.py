@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.recording import MOTION_RATE, Recording
+from timar_ros.data.recording import Recording
 from timar_ros.errors import UserError
 from timar_ros.evaluation import conduct
+from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, MOTION_RATE
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -63,13 +64,13 @@ def by_turn(recording: Recording, truth: NDArray[np.float32] | None = None) -> d
             continue
         number = turn.number
         found["response"][number] = turn.moved - turn.heard
-        for key, columns in (("head", slice(53, 56)), ("jaw", slice(50, 53)), ("expression", slice(0, 50))):
+        for key, columns in (("head", HEAD), ("jaw", JAW), ("expression", EXPRESSION)):
             found[f"{key}_speed"][number] = float(conduct.speed(part[:, columns], MOTION_RATE).mean())
-        found["head_jerk"][number] = float(np.sqrt(np.mean(np.square(conduct.jerk(part[:, 53:56], MOTION_RATE)))))
-        found["mouth_open"][number] = float(part[:, 50].mean())
+        found["head_jerk"][number] = float(np.sqrt(np.mean(np.square(conduct.jerk(part[:, HEAD], MOTION_RATE)))))
+        found["mouth_open"][number] = float(part[:, JAW_OPENING].mean())
         if truth is not None and first + len(part) <= len(truth):
             squared = np.square(part.astype(np.float64) - truth[first : first + len(part)])
-            for key, columns in (("exp", slice(0, 50)), ("jaw", slice(50, 53)), ("pose", slice(53, 56))):
+            for key, columns in (("exp", EXPRESSION), ("jaw", JAW), ("pose", HEAD)):
                 found[f"truth_{key}"][number] = float(squared[:, columns].mean())
     return {key: values for key, values in found.items() if values}
 

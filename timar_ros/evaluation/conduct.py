@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
+from timar_ros.motion import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.activity import ActivityDetector
 
 Floats = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
-RATE = 16000
-FPS = 25.0
 
-
-def loudness(audio: Floats, rate: int = RATE, fps: float = FPS) -> NDArray[np.float64]:
+def loudness(audio: Floats, rate: int = MODEL_RATE, fps: float = MOTION_RATE) -> NDArray[np.float64]:
     """Level of each frame in dB below full scale (floor -100), [T], over a window of one frame."""
     count = int(len(audio) / rate * fps)
     if not count:
@@ -40,7 +38,12 @@ def stretches(flags: Flags) -> list[tuple[int, int]]:
 
 
 def lip_offset(
-    audio: Floats, jaw: Floats, speaking: Flags | None = None, rate: int = RATE, fps: float = FPS, most: float = 0.5
+    audio: Floats,
+    jaw: Floats,
+    speaking: Flags | None = None,
+    rate: int = MODEL_RATE,
+    fps: float = MOTION_RATE,
+    most: float = 0.5,
 ) -> tuple[float, float, NDArray[np.float64], NDArray[np.float64]]:
     """How much later than the sound the jaw moves.
 
@@ -88,7 +91,7 @@ def _vertex(values: NDArray[np.float64], best: int) -> float:
     return float(0.5 * (before - after) / bend) if np.isfinite(bend) and bend < -1e-12 else 0.0
 
 
-def nods(pitch: Floats, fps: float = FPS, smallest: float = 0.03) -> list[tuple[int, int]]:
+def nods(pitch: Floats, fps: float = MOTION_RATE, smallest: float = 0.03) -> list[tuple[int, int]]:
     """Nods as first and last frame: swings of the head's pitch of 1 to 5 Hz, at least ``smallest`` rad high.
 
     Swings less than 0.6 s apart are one nod.

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from timar_ros.errors import UserError
+from timar_ros.motion import EXPRESSION, EXPRESSION_SIZE, HEAD, JAW
 
 Floats = NDArray[np.float32]
 
 JOINTS = 5  # root, neck, jaw, left eye, right eye
-JAW = 2
-EXPRESSIONS = 50
+JAW_JOINT = 2
 SHAPES = 300
 NAMES = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
 
@@ -58,12 +58,12 @@ class FlameModel:
         :param turned: with the head's own rotation; without it only expression and jaw move.
         """
         count = len(frames)
-        shaped = self.template + np.einsum("te,vce->tvc", frames[:, :EXPRESSIONS], self.expression, optimize=True)
+        shaped = self.template + np.einsum("te,vce->tvc", frames[:, EXPRESSION], self.expression, optimize=True)
         joints = np.einsum("jv,tvc->tjc", self.regressor, shaped, optimize=True)
         rotations = np.tile(np.eye(3, dtype=np.float32), (count, JOINTS, 1, 1))
-        rotations[:, JAW] = Rotation.from_rotvec(frames[:, 50:53]).as_matrix()
+        rotations[:, JAW_JOINT] = Rotation.from_rotvec(frames[:, JAW]).as_matrix()
         if turned:
-            rotations[:, 0] = Rotation.from_rotvec(frames[:, 53:56]).as_matrix()
+            rotations[:, 0] = Rotation.from_rotvec(frames[:, HEAD]).as_matrix()
         # Corrections of the surface where joints bend: linear in the rotations of all joints but the root.
         feature = (rotations[:, 1:] - np.eye(3, dtype=np.float32)).reshape(count, -1)
         posed = shaped + np.einsum("tp,vcp->tvc", feature, self.pose, optimize=True)
@@ -159,8 +159,8 @@ def _checked(file: Path, found: dict[str, NDArray[Any]]) -> FlameModel:
     faces = np.asarray(found["f"])
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.max(initial=0) >= count:
         raise UserError(f"{file}: f is no list of triangles of its {count} vertices")
-    expression = np.zeros((count, 3, EXPRESSIONS), np.float32)
-    given = shapes[:, :, SHAPES : SHAPES + EXPRESSIONS]
+    expression = np.zeros((count, 3, EXPRESSION_SIZE), np.float32)
+    given = shapes[:, :, SHAPES : SHAPES + EXPRESSION_SIZE]
     expression[:, :, : given.shape[2]] = given
     # The root's parent is written as -1 or as the largest unsigned number.
     parents = tuple(int(p) if 0 <= p < JOINTS else -1 for p in np.asarray(found["kintree_table"][0], np.int64))

@@ -21,6 +21,7 @@ from timar_ros.data.dualtalk import Clip, DualTalkFolder
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError, require
 from timar_ros.launched import process_count, process_index
+from timar_ros.motion import MOTION_RATE
 from timar_ros.streaming.options import LARGEST_SEED, PipelineOptions
 
 Array = NDArray[np.float32]
@@ -210,7 +211,7 @@ def _seed(clip: Clip, seed: int) -> int:
 class _DualTalkPredictor:
     """The baseline hears a conversation whole, in pieces of at most a minute."""
 
-    PIECE = 60 * 25
+    PIECE = round(60 * MOTION_RATE)
 
     def __init__(self, recipe: Recipe) -> None:
         from timar_ros.baselines.checkpoint import load_dualtalk

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timar_ros.errors import UserError, require
+from timar_ros.motion import EXPRESSION, EXPRESSION_SIZE, HEAD, JAW, MOTION_SIZE
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
@@ -83,12 +84,12 @@ def compute_metrics(
     :raises UserError: shapes do not fit, values are not finite, or the clip is too short to cluster.
     """
     guess, *others = (np.asarray(x, dtype=np.float32) for x in (prediction, exp, pose, partner_exp, partner_pose))
-    if guess.ndim != 2 or guess.shape[1] != 56:
+    if guess.ndim != 2 or guess.shape[1] != MOTION_SIZE:
         raise UserError(f"metrics: the prediction has shape {guess.shape}; [T,56] is needed")
     frames = len(guess)
     if frames < SHORTEST:
         raise UserError(f"metrics: the clip has {frames} frames; at least {SHORTEST} are needed")
-    names = (("exp", 50), ("pose", 6), ("partner_exp", 50), ("partner_pose", 6))
+    names = (("exp", EXPRESSION_SIZE), ("pose", 6), ("partner_exp", EXPRESSION_SIZE), ("partner_pose", 6))
     for (name, width), array in zip(names, others, strict=True):
         if array.ndim != 2 or array.shape[1] != width or len(array) < frames:
             raise UserError(f"metrics: {name} has shape {array.shape}; [{frames} or more,{width}] is needed")
@@ -96,9 +97,9 @@ def compute_metrics(
     if not all(np.isfinite(array).all() for array in (guess, exp_, pose_, partner_exp_, partner_pose_)):
         raise UserError("metrics: a value is not finite (frames that were not tracked cannot be scored)")
     parts = {
-        "exp": (guess[:, :50], exp_, partner_exp_),
-        "jaw": (guess[:, 50:53], pose_[:, 3:], partner_pose_[:, 3:]),
-        "pose": (guess[:, 53:], pose_[:, :3], partner_pose_[:, :3]),
+        "exp": (guess[:, EXPRESSION], exp_, partner_exp_),
+        "jaw": (guess[:, JAW], pose_[:, 3:], partner_pose_[:, 3:]),
+        "pose": (guess[:, HEAD], pose_[:, :3], partner_pose_[:, :3]),
     }
     found = {group: _group(*arrays, CLUSTERS[group]) for group, arrays in parts.items()}
     return {f"{name}_{group}": found[group][name] for name in NAMES for group in GROUPS}

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from timar_ros.evaluation.behaviour import NOD_BAND, PITCH, phrase_ends
-from timar_ros.evaluation.conduct import FPS, Floats, voice_activity
+from timar_ros.evaluation.behaviour import NOD_BAND, phrase_ends
+from timar_ros.evaluation.conduct import Floats, voice_activity
+from timar_ros.motion import MOTION_RATE, PITCH
 
 BEFORE, AFTER = 1.0, 3.0
 """Real time around a phrase's end that is looked at [s]."""
@@ -36,12 +37,12 @@ class Reactions:
         heard, talks = voice_activity(user), voice_activity(agent)
         count = min(len(motion), len(heard), len(talks))
         shown = _as_shown(motion[:count, PITCH], delay)
-        band = signal.butter(2, NOD_BAND, "bandpass", fs=FPS, output="sos")
+        band = signal.butter(2, NOD_BAND, "bandpass", fs=MOTION_RATE, output="sos")
         power = np.square(signal.sosfiltfilt(band, shown))
-        before, after = round(BEFORE * FPS), round(AFTER * FPS)
+        before, after = round(BEFORE * MOTION_RATE), round(AFTER * MOTION_RATE)
         for end in phrase_ends(heard[:count]):
             # Who speaks himself right after the phrase does not listen, and does not answer by nods.
-            if end < before or talks[end : end + round(FPS)].mean() > 0.5:
+            if end < before or talks[end : end + round(MOTION_RATE)].mean() > 0.5:
                 continue
             row = np.full(before + after, np.nan)
             known = power[end - before : end + after]
@@ -52,7 +53,7 @@ class Reactions:
     def bins(self) -> NDArray[np.float64]:
         """Mean power in each bin over the mean power of all: 1 is no reaction."""
         mean = np.nanmean(np.stack(self.power), axis=0)
-        binned: NDArray[np.float64] = mean.reshape(-1, round(BIN * FPS)).mean(axis=1) / np.nanmean(mean)
+        binned: NDArray[np.float64] = mean.reshape(-1, round(BIN * MOTION_RATE)).mean(axis=1) / np.nanmean(mean)
         return binned
 
     @property
@@ -71,5 +72,5 @@ class Reactions:
 def _as_shown(pitch: NDArray[np.floating], delay: float) -> NDArray[np.float64]:
     """Pitch ``[T]`` by the time at which it is shown; the head rests before."""
     times = np.arange(len(pitch), dtype=np.float64)
-    shown: NDArray[np.float64] = np.interp(times - delay * FPS, times, pitch.astype(np.float64))
+    shown: NDArray[np.float64] = np.interp(times - delay * MOTION_RATE, times, pitch.astype(np.float64))
     return shown

@@ -19,6 +19,7 @@ from timar_ros.evaluation.flame_model import load_flame
 from timar_ros.evaluation.report_audio import encoded
 from timar_ros.evaluation.report_block import Block
 from timar_ros.evaluation.report_page import assemble
+from timar_ros.motion import MOTION_RATE
 from timar_ros.retarget.profile import RobotProfile
 
 Floats = NDArray[np.float32]
@@ -154,7 +155,7 @@ class _Page:
             if run.agent_motion is not None
         ]
         if self.truth is not None:
-            time = np.arange(len(self.truth)) / 25.0
+            time = np.arange(len(self.truth)) / MOTION_RATE
             unknown = np.full(len(time), 255, np.uint8)
             found.append(("Truth", "truth", "what the person did", Motion(time, self.truth, unknown)))
         return found

@@ -8,7 +8,8 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.recording import RATE, Recording
+from timar_ros.data.recording import Recording
+from timar_ros.motion import MODEL_RATE
 
 
 def encoded(recording: Recording) -> list[tuple[str, str]]:
@@ -22,7 +23,7 @@ def encoded(recording: Recording) -> list[tuple[str, str]]:
     if all(channel is None for channel in channels):
         return []
     length = max(len(channel) for channel in channels if channel is not None)
-    stereo = np.zeros((max(length, RATE // 10), 2), np.float32)
+    stereo = np.zeros((max(length, MODEL_RATE // 10), 2), np.float32)
     for index, channel in enumerate(channels):
         if channel is not None:
             stereo[: len(channel), index] = channel
@@ -39,10 +40,10 @@ def encoded(recording: Recording) -> list[tuple[str, str]]:
             continue
         buffer = io.BytesIO()
         options = {} if quality is None else {"compression_level": quality}
-        with soundfile.SoundFile(buffer, "w", RATE, 2, subtype=subtype, format=container, **options) as file:
+        with soundfile.SoundFile(buffer, "w", MODEL_RATE, 2, subtype=subtype, format=container, **options) as file:
             # libsndfile's compressors take long arrays onto their stack: a second at a time is safe.
-            for first in range(0, len(stereo), RATE):
-                file.write(stereo[first : first + RATE])
+            for first in range(0, len(stereo), MODEL_RATE):
+                file.write(stereo[first : first + MODEL_RATE])
         made.append((mime, base64.b64encode(buffer.getvalue()).decode("ascii")))
     return made
 

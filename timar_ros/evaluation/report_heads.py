@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.recording import MOTION_RATE, Joints, Motion
+from timar_ros.data.motion import dualtalk_pose
+from timar_ros.data.recording import Joints, Motion
 from timar_ros.evaluation.bag_metrics import hold_last
 from timar_ros.evaluation.flame_model import FlameModel, film
 from timar_ros.evaluation.report_block import Block
+from timar_ros.motion import HEAD, JAW, MOTION_RATE
 from timar_ros.retarget.kinematics import forward_rotation
 from timar_ros.retarget.profile import RobotProfile
 from timar_ros.retarget.rotations import rep_to_flame
@@ -30,7 +32,7 @@ def face(
     """A face that moves by FLAME frames."""
     frames = motion.at_rate(seconds)
     # A tracker slower than 25 Hz leaves holes; the head stays where it was seen last.
-    known = np.isfinite(frames[:, 53:56]).all(axis=1) | np.isfinite(frames[:, 50:53]).all(axis=1)
+    known = np.isfinite(frames[:, HEAD]).all(axis=1) | np.isfinite(frames[:, JAW]).all(axis=1)
     held = hold_last(frames)
     newest = np.clip(np.searchsorted(motion.time, (np.arange(len(frames)) + 0.5) / MOTION_RATE) - 1, 0, None)
     speaking = motion.speaking[newest] if len(motion.speaking) else np.full(len(frames), 255)
@@ -41,7 +43,7 @@ def face(
         "role": role,
         "kind": "face",
         "rate": MOTION_RATE,
-        "pose": block.add(np.concatenate([held[:, 53:56], held[:, 50:53], hints(held)], axis=1)),
+        "pose": block.add(np.concatenate([dualtalk_pose(held), hints(held)], axis=1)),
         "known": block.add_bytes(known),
         "speaking": block.add_bytes(speaking),
     }

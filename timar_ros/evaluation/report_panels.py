@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.recording import MOTION_RATE, RATE, Motion, Recording
+from timar_ros.data.recording import Motion, Recording
 from timar_ros.evaluation import conduct
 from timar_ros.evaluation.bag_metrics import states
 from timar_ros.evaluation.report_block import Block
+from timar_ros.motion import EXPRESSION, JAW_OPENING, MODEL_RATE, MOTION_RATE, PITCH, ROLL, YAW
 from timar_ros.retarget.profile import RobotProfile
 
 Panel = dict[str, Any]
@@ -62,7 +63,7 @@ def sound(block: Block, recording: Recording) -> list[Panel]:
 
 def peaks(audio: NDArray[np.float32]) -> NDArray[np.float64]:
     """Highest and lowest sample of each hundredth of a second, [T, 2]."""
-    size = RATE // ENVELOPE_RATE
+    size = MODEL_RATE // ENVELOPE_RATE
     whole = np.pad(audio, (0, -len(audio) % size)).reshape(-1, size)
     return np.stack([whole.max(axis=1), whole.min(axis=1)], axis=1).astype(np.float64)
 
@@ -79,12 +80,12 @@ def flame(block: Block, recording: Recording, tracks: list[Track]) -> list[Panel
     shown: Panel = {"section": "Motion", "bands": talk}
     jaw = panel("jaw", "Jaw opening", "FLAME jaw about x; shaded where the robot speaks", unit="rad", **shown)
     for name, color, motion in frames:
-        jaw["traces"].append(line(name, color, GRID, block.add(motion[:, 50])))
+        jaw["traces"].append(line(name, color, GRID, block.add(motion[:, JAW_OPENING])))
     made.append(jaw)
     for column, title, note in (
-        (53, "Head pitch", "down is positive: nods"),
-        (54, "Head yaw", "to its own left is positive"),
-        (55, "Head roll", "towards its own right shoulder is positive"),
+        (PITCH, "Head pitch", "down is positive: nods"),
+        (YAW, "Head yaw", "to its own left is positive"),
+        (ROLL, "Head roll", "towards its own right shoulder is positive"),
     ):
         one = panel(f"head{column}", title, note, unit="°", height=150, **shown)
         for name, color, motion in frames:
@@ -93,7 +94,7 @@ def flame(block: Block, recording: Recording, tracks: list[Track]) -> list[Panel
     note = "length of the vector of 50 coefficients; single ones by a click in the legend"
     face = panel("expression", "Expression", note, **shown)
     for index, (name, color, motion) in enumerate(frames):
-        face["traces"].append(line(name, color, GRID, block.add(np.linalg.norm(motion[:, :50], axis=1))))
+        face["traces"].append(line(name, color, GRID, block.add(np.linalg.norm(motion[:, EXPRESSION], axis=1))))
         if index == 0:
             few = block.add(motion[:, :6])
             for k in range(6):
@@ -174,7 +175,7 @@ def lips(block: Block, recordings: list[tuple[str, str, Recording]]) -> list[Pan
     for name, color, recording in recordings:
         if recording.agent_audio is None or recording.agent_motion is None:
             continue
-        opening = recording.agent_motion.at_rate(recording.seconds)[:, 50]
+        opening = recording.agent_motion.at_rate(recording.seconds)[:, JAW_OPENING]
         offset, peak, lags, values = conduct.lip_offset(recording.agent_audio, opening)
         if np.isfinite(peak):
             made["traces"].append(line(name, color, block.add_exact(lags * 1e3), block.add_exact(values)))

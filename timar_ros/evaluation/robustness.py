@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from timar_ros.data.corrupt import corrupt
 from timar_ros.data.corruptions import Corruption
 from timar_ros.data.dualtalk import DualTalkFolder, Item
-from timar_ros.data.recording import MOTION_RATE, RATE, load_recording
+from timar_ros.data.recording import load_recording
 from timar_ros.errors import UserError
 from timar_ros.evaluation import conduct
+from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, MOTION_RATE, MOTION_SIZE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
@@ -78,12 +79,12 @@ def items_of(source: str | Path, split: str | None = None, limit: int = 4) -> It
         raise UserError(f"{path}: both speakers' audio is needed")
     count = int(recording.seconds * MOTION_RATE)
     user = recording.user_motion
-    unknown = np.full((count, 56), np.nan, np.float32)
+    unknown = np.full((count, MOTION_SIZE), np.nan, np.float32)
     yield (
         recording.name,
         Item(
-            user_speech=recording.user_audio[: count * RATE // 25],
-            agent_speech=recording.agent_audio[: count * RATE // 25],
+            user_speech=recording.user_audio[: count * SAMPLES_PER_FRAME],
+            agent_speech=recording.agent_audio[: count * SAMPLES_PER_FRAME],
             user_motion=unknown if user is None else user.at_rate(count / MOTION_RATE),
             agent_motion=unknown,
         ),
@@ -104,7 +105,7 @@ def disturbed(item: Item, disturbance: str, severity: float, turn_seconds: float
         return made
     if disturbance == "miscut":
         frames = round(severity * turn_seconds * MOTION_RATE)
-        samples = frames * RATE // 25
+        samples = frames * SAMPLES_PER_FRAME
         return Item(
             user_speech=item["user_speech"][samples:],
             agent_speech=item["agent_speech"][samples:],
@@ -147,7 +148,7 @@ def measure_robustness(
             made = generate(model, options, hurt["user_speech"], hurt["agent_speech"], user_motion)
             clean.setdefault(name, made)
             cut = len(item["agent_speech"]) - len(hurt["agent_speech"])
-            offset = cut * 25 // RATE
+            offset = cut // SAMPLES_PER_FRAME
             found.append(_values(made, clean[name][offset:], item, offset, has_truth, model.config.turn_frames))
             if progress is not None:
                 progress(index * len(items) + len(found), len(plan) * len(items))
@@ -159,18 +160,18 @@ def _values(made: Array, clean: Array, item: Item, offset: int, has_truth: bool,
     count = min(len(made), len(clean))
     made, clean = made[:count], clean[:count]
     values = {}
-    for group, columns in (("exp", slice(0, 50)), ("jaw", slice(50, 53)), ("pose", slice(53, 56))):
+    for group, columns in (("exp", EXPRESSION), ("jaw", JAW), ("pose", HEAD)):
         spread = float(clean[:, columns].std(axis=0).mean())
         change = float(np.sqrt(np.mean(np.square(made[:, columns] - clean[:, columns]))))
         values[f"drift_{group}"] = change / spread if spread > 1e-9 else float("nan")
     # Lips are judged by the voice that really sounds, not by what the model was told.
-    voice = item["agent_speech"][offset * RATE // 25 :]
-    values["lip_correlation"] = conduct.lip_offset(voice, made[:, 50])[1]
-    values["head_speed"] = float(np.degrees(conduct.speed(made[:, 53:56], MOTION_RATE).mean()))
+    voice = item["agent_speech"][offset * SAMPLES_PER_FRAME :]
+    values["lip_correlation"] = conduct.lip_offset(voice, made[:, JAW_OPENING])[1]
+    values["head_speed"] = float(np.degrees(conduct.speed(made[:, HEAD], MOTION_RATE).mean()))
     values["seam_ratio"] = conduct.seam_ratio(made, turn_frames)
     if has_truth:
         truth = item["agent_motion"][offset : offset + count]
-        values["truth_exp"] = float(np.mean(np.square(made[: len(truth), :50] - truth[:, :50])))
+        values["truth_exp"] = float(np.mean(np.square(made[: len(truth), EXPRESSION] - truth[:, EXPRESSION])))
     return values
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from timar_ros.data.dualtalk import DualTalkFolder, Pair, load_truth
-from timar_ros.data.motion import read_motion
+from timar_ros.data.motion import dualtalk_pose, read_motion
 from timar_ros.data.processes import run_all
 from timar_ros.errors import UserError
 from timar_ros.evaluation.metrics import compute_metrics
+from timar_ros.motion import EXPRESSION
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ def score(task: Task) -> Score:
     try:
         metrics = compute_metrics(
             guess[:frames],
-            truth[:, :50],
-            np.concatenate([truth[:, 53:], truth[:, 50:53]], axis=1),
-            partner[:, :50],
-            np.concatenate([partner[:, 53:], partner[:, 50:53]], axis=1),
+            truth[:, EXPRESSION],
+            dualtalk_pose(truth),
+            partner[:, EXPRESSION],
+            dualtalk_pose(partner),
         )
     except UserError as error:
         raise UserError(f"{task.prediction}: {error}") from error

@@ -10,9 +10,9 @@ import soxr
 
 from timar_ros.errors import require
 from timar_ros.live.devices import INSTALL
+from timar_ros.motion import MODEL_RATE
 
-RATE = 16000
-FRAME = RATE // 50
+FRAME = MODEL_RATE // 50
 """Samples that are judged at a time: 20 ms."""
 
 
@@ -26,7 +26,7 @@ class VoiceActivity:
     def __init__(self, rate: int, strictness: int = 2) -> None:
         webrtcvad: Any = require("webrtcvad", INSTALL, "voice activity detection")
         self._vad = webrtcvad.Vad(strictness)
-        self._resampler = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32")
+        self._resampler = None if rate == MODEL_RATE else soxr.ResampleStream(rate, MODEL_RATE, 1, dtype="float32")
         self._rest = np.zeros(0, np.float32)
 
     def push(self, samples: npt.NDArray[np.float32]) -> list[bool]:
@@ -36,7 +36,7 @@ class VoiceActivity:
         count = len(data) // FRAME
         self._rest = data[count * FRAME :]
         whole = (np.clip(data[: count * FRAME], -1.0, 1.0) * 32767).astype("<i2").reshape(count, FRAME)
-        return [bool(self._vad.is_speech(frame.tobytes(), RATE)) for frame in whole]
+        return [bool(self._vad.is_speech(frame.tobytes(), MODEL_RATE)) for frame in whole]
 
 
 class ActiveSpeaker:
@@ -68,7 +68,7 @@ class ActiveSpeaker:
                 self._last[person] = time
         while times and times[0] <= time - self.window:
             times.pop(0)
-        wants = len(times) * FRAME / RATE >= self.take_after
+        wants = len(times) * FRAME / MODEL_RATE >= self.take_after
         free = self.partner is None or time - self._last.get(self.partner, -np.inf) > self.hold
         if wants and free:
             self.partner = person

@@ -2,6 +2,6 @@
 
 from timar_ros.model.checkpoint import create_timar, load_timar, place_timar, save_timar
 from timar_ros.model.config import TimarConfig
-from timar_ros.model.timar import Timar, TrainingLoss
+from timar_ros.model.timar import Timar
 
-__all__ = ["Timar", "TimarConfig", "TrainingLoss", "create_timar", "load_timar", "place_timar", "save_timar"]
+__all__ = ["Timar", "TimarConfig", "create_timar", "load_timar", "place_timar", "save_timar"]

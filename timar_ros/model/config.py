@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 
 # Names in the authors' argument namespace -> names here. Entries without a counterpart are not about the network.
 _AUTHORS_NAMES = {
@@ -79,12 +80,12 @@ class TimarConfig:
     Widths are numbers of channels, depths numbers of blocks, rates in Hz, times in seconds.
     """
 
-    motion_rate: int = 25
-    speech_rate: int = 16000
+    motion_rate: int = round(MOTION_RATE)
+    speech_rate: int = MODEL_RATE
     turn_seconds: float = 1.0
     context_seconds: float = 8.0  # the window, current turn included; decides the number of learned positions
     speech_width: int = 1024
-    motion_width: int = 56
+    motion_width: int = MOTION_SIZE
     token_width: int = 1024
     encoder_width: int = 1024
     encoder_depth: int = 16
@@ -113,9 +114,9 @@ class TimarConfig:
                      "encoder_heads", "decoder_width", "decoder_heads", "head_width", "sampling_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"model configuration: {name} = {getattr(self, name)} must be at least 1")
-        if self.motion_width != 56:
+        if self.motion_width != MOTION_SIZE:
             raise UserError(
-                f"model configuration: motion_width = {self.motion_width}, a FLAME frame here has 56 columns"
+                f"model configuration: motion_width = {self.motion_width}, a FLAME frame here has {MOTION_SIZE} columns"
             )
         if self.token_width % 2:
             raise UserError(f"model configuration: token_width = {self.token_width} must be even")

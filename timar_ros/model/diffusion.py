@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from timar_ros.motion import EXPRESSION, HEAD, JAW
+
 TRAINING_STEPS = 1000
 _FREQUENCIES = 128
 _STEPS_AT_ONCE = 10
@@ -263,7 +265,7 @@ def ancestral_sample(
 def motion_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """MSE(expression) + MSE(jaw) + MSE(head pose), each a mean over its own columns: ``[..., 56]`` to ``[...]``."""
     error = (prediction - target) ** 2
-    return error[..., :50].mean(-1) + error[..., 50:53].mean(-1) + error[..., 53:].mean(-1)
+    return error[..., EXPRESSION].mean(-1) + error[..., JAW].mean(-1) + error[..., HEAD].mean(-1)
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import torch
 from torch import Tensor, nn
 
-from timar_ros.errors import UserError
 from timar_ros.model import speech as speech_tools
 from timar_ros.model import tokens as layout
 from timar_ros.model.attention import Block, token_turns, turn_causal_mask
 from timar_ros.model.config import TimarConfig
-from timar_ros.model.diffusion import TRAINING_STEPS, DiffusionHead, Drawn, MotionMLP, motion_mse
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingLoss:
-    """A batch's loss and its parts. Frames are flattened over clips; with several noise draws, draw after draw."""
-
-    loss: Tensor  # scalar: the mean of mse + bound over the masked frames
-    mse: Tensor  # [draws·B·T]
-    bound: Tensor | None  # [draws·B·T], bits; None for the MLP head
-    mask: Tensor  # [B, T] boolean, True where a frame is predicted
-    conditioning: Tensor  # [B, T, D]
+from timar_ros.model.diffusion import DiffusionHead, Drawn, MotionMLP
 
 
 class Timar(nn.Module):
@@ -222,106 +207,6 @@ class Timar(nn.Module):
             values = values[:, 1:] + guidance * (values[:, :1] - values[:, 1:])
         frames = self.unstandardise(values[:, 0])
         return Drawn(frames, frames)
-
-    # Training
-
-    def training_loss(
-        self,
-        user_speech: Tensor,
-        agent_speech: Tensor,
-        user_motion: Tensor,
-        agent_motion: Tensor,
-        *,
-        mask: Tensor | None = None,
-        timesteps: Tensor | None = None,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        draws: int = 4,
-        user_drop: float = 0.1,
-        user_turn_drop: float = 0.02,
-    ) -> TrainingLoss:
-        """The loss of B clips of whole turns, T frames each (paper, section 3.5).
-
-        In evaluation mode nothing of the user is dropped.
-
-        :param user_speech: normalised samples ``[B, turns·N]``, or a frozen encoder's states ``[B, T, speech_width]``.
-        :param agent_speech: the same of the agent.
-        :param user_motion: ``[B, T, 56]``, NaN where untracked.
-        :param agent_motion: ``[B, T, 56]``, the target.
-        :param mask: ``[B, T]``, True at frames to predict, as many a clip; drawn by :func:`draw_mask` when None.
-        :param timesteps: ``[draws·B·T]`` original diffusion steps; drawn when None.
-        :param noise: ``[draws·B·T, 56]`` of unit variance; drawn when None.
-        :param generator: a CPU generator for all that is drawn.
-        :param draws: noise draws a frame (the paper's diffusion_batch_mul), when none is given.
-        :param user_drop: probability of replacing a user token by ``fake_latent``, for guidance.
-        :param user_turn_drop: probability of replacing all of a turn's user tokens, for the anticipatory mode.
-        :raises UserError: when the clips are no whole turns or longer than the window.
-        """
-        batch, frames = agent_motion.shape[:2]
-        per_turn = self.config.turn_frames
-        turns = frames // per_turn
-        if frames % per_turn or not 1 <= turns <= self.config.context_turns:
-            raise UserError(
-                f"training clips of {frames} frames: need 1 to {self.config.context_turns} turns of {per_turn} frames"
-            )
-        if mask is None:
-            mask = draw_mask(batch, frames, generator)
-        mask = mask.to(self.device, torch.bool)
-        blocks = (
-            self._clip_speech(user_speech, batch, turns),
-            self.encode_motion(user_motion.reshape(batch, turns, per_turn, -1)),
-            self._clip_speech(agent_speech, batch, turns),
-            self.encode_motion(agent_motion.reshape(batch, turns, per_turn, -1)),
-        )
-        tokens = self.assemble(*blocks)
-        if self.training:
-            tokens = self._drop_user(tokens, user_drop, user_turn_drop, generator)
-        z = self.condition(tokens.flatten(1, 2), layout.expand_agent_mask(mask, per_turn))
-        z = z.view(batch, turns, -1, z.shape[-1])[:, :, layout.agent_motion_slice(per_turn)].flatten(1, 2)
-        target, cond = self.standardise(agent_motion).flatten(0, 1), z.flatten(0, 1)
-        bound = None
-        if self.config.diffusion:
-            if timesteps is not None:
-                draws = len(timesteps) // len(target)
-            target, cond = target.repeat(draws, 1), cond.repeat(draws, 1)
-            if timesteps is None:
-                timesteps = torch.randint(TRAINING_STEPS, (len(target),), generator=generator)
-            if noise is None:
-                noise = torch.randn(target.shape, generator=generator)
-            mse, bound = self.diffloss.loss(target, cond, timesteps.to(self.device), noise.to(self.device))
-            loss = mse + bound
-        else:
-            draws = 1
-            loss = mse = motion_mse(self.mlp_head(cond).float(), target.float())
-        weight = mask.flatten().repeat(draws).float()
-        return TrainingLoss((loss * weight).sum() / weight.sum(), mse, bound, mask, z)
-
-    def _clip_speech(self, speech: Tensor, batch: int, turns: int) -> Tensor:
-        """Speech tokens ``[B, turns, F, d]`` of samples or of the encoder's states."""
-        if speech.dim() == 2:
-            speech = self.speech_hidden(speech.reshape(batch * turns, -1))
-        states = speech.to(self.dtype).reshape(batch, turns, self.config.turn_frames, -1)
-        out: Tensor = self.speech_projection(states)
-        return out
-
-    def _drop_user(self, tokens: Tensor, each: float, turn: float, generator: torch.Generator | None) -> Tensor:
-        """Replace user tokens of ``[B, turns, 4F + 10, d]`` by ``fake_latent``, each and whole turns at random."""
-        drop = torch.zeros(tokens.shape[:3], dtype=torch.bool)
-        whole = torch.rand(tokens.shape[:2], generator=generator) < turn
-        for part in layout.user_slices(self.config.turn_frames):
-            single = torch.rand(drop[:, :, part].shape, generator=generator) < each
-            drop[:, :, part] = single | whole.unsqueeze(-1)
-        return torch.where(drop.unsqueeze(-1).to(tokens.device), self.fake_latent, tokens)
-
-
-def draw_mask(batch: int, frames: int, generator: torch.Generator | None = None) -> Tensor:
-    """Masked agent frames ``[B, T]``: one share a batch, normal (mean 1, sd 0.25) truncated to [0.7, 1], rounded up."""
-    low, high = torch.special.ndtr(torch.tensor([(0.7 - 1) / 0.25, 0.0], dtype=torch.float64)).tolist()
-    uniform = torch.rand((), generator=generator, dtype=torch.float64)
-    share = 1 + 0.25 * float(torch.special.ndtri(low + (high - low) * uniform))
-    count = min(frames, math.ceil(frames * share))
-    order = torch.rand((batch, frames), generator=generator).argsort(dim=1)
-    return order < count
 
 
 def initialise(model: Timar, zero_head: bool = True) -> None:

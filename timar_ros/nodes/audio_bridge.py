@@ -7,10 +7,12 @@ from typing import Any
 from timar_ros.data.foreign_audio import ENCODINGS, PcmFormat, format_from_info
 from timar_ros.errors import UserError
 from timar_ros.live.intake import AudioIntake
+from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import ForeignTopic
+from timar_ros.nodes.process import run
 
 
 class AudioBridge(ManagedNode):
@@ -23,7 +25,7 @@ class AudioBridge(ManagedNode):
         Parameter("info_topic", "audio_info", "ros-drivers' AudioInfo with the format, if there is one"),
         Parameter("voice_id", "", "a ROS4HRI voice: takes /humans/voices/<voice_id>/audio instead of `input_topic`"),
         Parameter("output_topic", "user/audio", "topic to publish AudioChunks on"),
-        Parameter("sample_rate", 16000, "rate of audio that does not say its own [Hz]", 1000, 384_000),
+        Parameter("sample_rate", MODEL_RATE, "rate of audio that does not say its own [Hz]", 1000, 384_000),
         Parameter("channels", 1, "interleaved channels of audio that does not say its own", 1, 64),
         Parameter("encoding", "S16LE", "encoding of raw audio that does not say its own", choices=tuple(ENCODINGS)),
     )

@@ -16,9 +16,10 @@ from std_msgs.msg import Header
 from timar_ros.live.devices import find_device
 from timar_ros.msg import AudioChunk, StreamInfo, VoiceTiming
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.loudspeaker import Loudspeaker
 from timar_ros.nodes.messages import Audio, audio, audio_message, to_ns
+from timar_ros.nodes.process import run
 from timar_ros.nodes.sound_file import SoundFile
 
 MAX_HELD_NS = 30_000_000_000

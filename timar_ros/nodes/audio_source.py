@@ -19,11 +19,12 @@ from timar_ros.errors import UserError
 from timar_ros.live.devices import find_device
 from timar_ros.msg import AudioChunk
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter, run
+from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter
 from timar_ros.nodes.microphone import MicrophoneFeed
 from timar_ros.nodes.paced_source import PACING, PacedSource
 from timar_ros.nodes.pacing import Playing
 from timar_ros.nodes.playback import Recording, Step, load_recording, steps
+from timar_ros.nodes.process import run
 from timar_ros.streaming.resampling import audio_context
 
 SETTLE = 0.15

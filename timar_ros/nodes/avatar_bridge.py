@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float32, Header
 
+from timar_ros.motion import MOTION_RATE, MOTION_SIZE
 from timar_ros.msg import FlameMotion, StreamInfo
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import OK, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import OK, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import message_class
+from timar_ros.nodes.process import run
 from timar_ros.retarget.avatar import HEAD_NOD, HEAD_SHAKE, AvatarMap, HeadGestures
 
 Frame = NDArray[np.float32]
@@ -57,7 +59,7 @@ class AvatarBridge(ManagedNode):
     def activate(self) -> None:
         """Subscribe and start to show."""
         self._waiting.clear()
-        self._shown: Frame = np.zeros(56, np.float32)
+        self._shown: Frame = np.zeros(MOTION_SIZE, np.float32)
         self._unwanted_until_ns = 0
         self.subscribe(Header, "cancel", self._cancel, qos.commands(), optional=True)
         self.subscribe(FlameMotion, "agent/motion", self._on_motion, qos.motion())
@@ -84,7 +86,7 @@ class AvatarBridge(ManagedNode):
         self.statistics.count("frames cancelled", len(self._waiting))
         self._waiting.clear()
         closing = np.outer(CLOSING, self._shown).astype(np.float32)
-        self._hold(messages.Motion(self.now_ns(), 25.0, 0, closing, None))
+        self._hold(messages.Motion(self.now_ns(), MOTION_RATE, 0, closing, None))
 
     def _hold(self, got: messages.Motion) -> None:
         """Keep frames until they are due."""

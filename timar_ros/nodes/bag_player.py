@@ -18,10 +18,11 @@ from timar_ros.data.bag_foreign import AudioEvent, Event, Inputs, read_mapping
 from timar_ros.data.bags import BagReader
 from timar_ros.data.recording import find_bag
 from timar_ros.errors import UserError
-from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter, run
+from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter
 from timar_ros.nodes.messages import MessageError
 from timar_ros.nodes.paced_source import PACING, PacedSource
 from timar_ros.nodes.pacing import Playing
+from timar_ros.nodes.process import run
 from timar_ros.streaming.resampling import audio_context
 
 TICK_NS = 20_000_000

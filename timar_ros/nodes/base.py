@@ -21,10 +21,9 @@ from timar_ros.errors import UserError
 from timar_ros.nodes import qos
 from timar_ros.nodes.endpoints import COMMON, EndpointNode, ToldToEndError
 from timar_ros.nodes.parameters import Parameter
-from timar_ros.nodes.process import run
 from timar_ros.nodes.statistics import Statistics
 
-__all__ = ["ERROR", "OK", "WARN", "ManagedNode", "Parameter", "another_clock", "run"]
+__all__ = ["ERROR", "OK", "WARN", "ManagedNode", "Parameter", "another_clock"]
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Diagnosis = tuple[bytes, str, dict[str, str]]

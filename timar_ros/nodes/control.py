@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from timar_ros.errors import UserError
 from timar_ros.nodes import qos, style
-from timar_ros.nodes.inference_stream import prefix
+from timar_ros.nodes.inference_stream import Stream, prefix
 from timar_ros.nodes.messages import to_stamp
+from timar_ros.nodes.statistics import Statistics
 from timar_ros.srv import SetStyle
 
-if TYPE_CHECKING:
-    from timar_ros.nodes.timar_inference import TimarInference
+
+class Steered(Protocol):
+    """What a node of running conversations offers to the services: `timar_inference`."""
+
+    phase: str
+    statistics: Statistics
+
+    @property
+    def pipeline(self) -> Any:
+        """With ``reset(row)`` and ``check_style(**style)``."""
+
+    @property
+    def streams(self) -> Mapping[str, Stream]:
+        """The conversations by namespace."""
+
+    def between_turns(self, call: Callable[[], None], *, forget: str | None = None) -> None:
+        """Run ``call`` while no turn is being worked on."""
+
+    def restyle(self, **style: float) -> None:
+        """Another style from the next turn on."""
+
+    def get_name(self) -> str:
+        """The node's name."""
+
+    def now_ns(self) -> int:
+        """The node's time [ns]."""
+
+    def publish_on(self, kind: Any, topic: str, profile: Any) -> Any:
+        """A publisher."""
+
+    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
+        """A service."""
 
 
-def serve(node: TimarInference, key: str) -> None:
+def serve(node: Steered, key: str) -> None:
     """Open `~/reset` and `~/cancel` for one conversation, under its namespace where it has one; call in `configure`.
 
     A cancellation goes out on `cancel`: sink, segmenter and retarget let go of what they hold; what is said
@@ -46,7 +78,7 @@ def serve(node: TimarInference, key: str) -> None:
     node.serve(Trigger, f"{place}/cancel", cancel)
 
 
-def serve_style(node: TimarInference) -> None:
+def serve_style(node: Steered) -> None:
     """Open `~/set_style`, for all conversations of the node; call in `configure`."""
 
     def set_style(request: Any, response: Any) -> Any:

@@ -16,9 +16,9 @@ from timar_ros.data.motion import write_motion
 from timar_ros.data.recording import Joints, load_recording
 from timar_ros.errors import UserError
 from timar_ros.evaluation import bag_metrics
+from timar_ros.motion import MOTION_RATE
 from timar_ros.nodes.observer import Seen
 from timar_ros.retarget.profile import RobotProfile, load_profile
-from timar_ros.streaming.resampling import MOTION_RATE
 
 SLACK = 1e-6
 """Rounding that is no violation."""

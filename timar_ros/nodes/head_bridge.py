@@ -14,8 +14,9 @@ from timar_ros.data.foreign_head import OPTICAL_AXES, head_frame
 from timar_ros.errors import UserError
 from timar_ros.msg import FlameMotion
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import ForeignTopic
+from timar_ros.nodes.process import run
 
 
 def _quaternion_fault(value: list[float]) -> str | None:

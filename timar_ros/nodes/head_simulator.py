@@ -21,9 +21,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from timar_ros.errors import UserError
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.joint_messages import joint_state_message
 from timar_ros.nodes.messages import MessageError, to_ns
+from timar_ros.nodes.process import run
 from timar_ros.resources import share
 from timar_ros.retarget.kinematics import Neck
 from timar_ros.retarget.profile import load_profile

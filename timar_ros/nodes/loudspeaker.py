@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from timar_ros.live.playback import Speaker, Timeline
+from timar_ros.motion import MODEL_RATE
 
 if TYPE_CHECKING:
     from timar_ros.nodes.base import ManagedNode
@@ -28,7 +29,7 @@ class Loudspeaker:
         self._timeline: Timeline | None = None
         self._speaker: Speaker | None = None
         # Open now, before anything is said: waking a device takes up to a second.
-        self._open(16000)
+        self._open(MODEL_RATE)
 
     def add(self, stamp_ns: int, rate: int, samples: npt.NDArray[np.float32]) -> None:
         """Samples [n] of which the first is to be heard at ``stamp_ns``.

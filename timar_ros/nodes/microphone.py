@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from timar_ros.live.capture import Microphone
+from timar_ros.motion import MODEL_RATE
 from timar_ros.nodes.messages import audio_message
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class MicrophoneFeed:
     ) -> None:
         self._node = node
         self._publisher = publisher
-        self._position = (0, 0, 16000)
+        self._position = (0, 0, MODEL_RATE)
         self._microphone = Microphone(
             device,
             rate=rate,

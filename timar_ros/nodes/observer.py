@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
+from timar_ros.motion import MOTION_SIZE
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
 from timar_ros.nodes.messages import motion, to_ns
@@ -52,9 +53,9 @@ class Seen:
     def frames(self) -> NDArray[np.float32]:
         """All motion [T, 56] in order, NaN for turns without."""
         if not self.motion:
-            return np.zeros((0, 56), np.float32)
+            return np.zeros((0, MOTION_SIZE), np.float32)
         length = len(next(iter(self.motion.values())))
-        made = np.full((length * (max(self.motion) + 1), 56), np.nan, np.float32)
+        made = np.full((length * (max(self.motion) + 1), MOTION_SIZE), np.nan, np.float32)
         for number, frames in self.motion.items():
             made[number * length : number * length + len(frames)] = frames
         return made

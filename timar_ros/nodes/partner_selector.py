@@ -9,12 +9,14 @@ from std_srvs.srv import Trigger
 
 from timar_ros.data.foreign_audio import ENCODINGS, PcmFormat
 from timar_ros.live.intake import AudioIntake, Piece
-from timar_ros.live.vad import FRAME, RATE, ActiveSpeaker, VoiceActivity
+from timar_ros.live.vad import FRAME, ActiveSpeaker, VoiceActivity
+from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk, FlameMotion
 from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import ForeignTopic
 from timar_ros.nodes.parameters import names
+from timar_ros.nodes.process import run
 
 
 def _pattern_fault(value: str) -> str | None:
@@ -38,7 +40,7 @@ class PartnerSelector(ManagedNode):
         Parameter("partner_id", "", "always this person; empty: whoever speaks", dynamic=True),
         Parameter("audio_pattern", "/humans/voices/{id}/audio", "a person's audio topic", check=_pattern_fault),
         Parameter("motion_pattern", "", "a person's FlameMotion topic, if there is one", check=_pattern_fault),
-        Parameter("sample_rate", 16000, "rate of audio that does not say its own [Hz]", 1000, 384_000),
+        Parameter("sample_rate", MODEL_RATE, "rate of audio that does not say its own [Hz]", 1000, 384_000),
         Parameter("channels", 1, "interleaved channels of audio that does not say its own", 1, 64),
         Parameter("encoding", "S16LE", "encoding of raw audio that does not say its own", choices=tuple(ENCODINGS)),
         Parameter("take_after", 0.6, "speech within a second that makes somebody the partner [s]", 0.1, 1.0),
@@ -54,7 +56,7 @@ class PartnerSelector(ManagedNode):
     def configure(self) -> None:
         """Create the outputs; a wrong library or format shows here."""
         self._form = PcmFormat(self.value("sample_rate"), self.value("channels"), self.value("encoding"))
-        VoiceActivity(RATE, self.value("strictness"))
+        VoiceActivity(MODEL_RATE, self.value("strictness"))
         self._people: dict[str, Person] = {}
         self._speaker = ActiveSpeaker(take_after=self.value("take_after"), hold=self.value("hold"))
         self._stream_id = 0
@@ -126,7 +128,7 @@ class PartnerSelector(ManagedNode):
             person.vad = VoiceActivity(piece.rate, self.value("strictness"))
         chosen = None
         for index, speaking in enumerate(person.vad.push(piece.samples.mean(axis=1))):
-            time = piece.stamp_ns * 1e-9 + index * FRAME / RATE
+            time = piece.stamp_ns * 1e-9 + index * FRAME / MODEL_RATE
             chosen = self._speaker.push(name, time, speaking)
         if chosen is not None and not self.value("partner_id"):
             self._choose(chosen)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from timar_ros.data.audio import load_audio, load_conversation
 from timar_ros.data.motion import load_motion
 from timar_ros.errors import UserError
+from timar_ros.motion import MOTION_RATE
 from timar_ros.streaming.turns import Role
 
 Floats = NDArray[np.float32]
@@ -26,7 +27,7 @@ class Recording:
     agent: Floats
     agent_rate: int
     motion: Floats | None = None
-    motion_rate: float = 25.0
+    motion_rate: float = MOTION_RATE
 
     @property
     def seconds(self) -> float:
@@ -42,7 +43,7 @@ def load_recording(conversation: str, user: str, agent: str, motion: str = "") -
     """
     if bool(conversation) == bool(user or agent):
         raise UserError("name either a stereo 'recording' or both of 'user' and 'agent'")
-    frames, rate = load_motion(motion) if motion else (None, 25.0)
+    frames, rate = load_motion(motion) if motion else (None, MOTION_RATE)
     if conversation:
         left, right, audio_rate = load_conversation(conversation)
         return Recording(left, audio_rate, right, audio_rate, frames, rate)

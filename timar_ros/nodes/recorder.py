@@ -16,9 +16,10 @@ from rosbags.interfaces import Qos as BagQos
 from timar_ros.data.bag_recorder import BagRecorder, RecordingSummary
 from timar_ros.data.bags import TOPICS, bag_qos, is_latched
 from timar_ros.errors import UserError
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.foreign import adapted
 from timar_ros.nodes.parameters import names
+from timar_ros.nodes.process import run
 from timar_ros.resources import share
 
 RCLError = rclpy_implementation.RCLError

@@ -18,11 +18,12 @@ from std_srvs.srv import SetBool
 from timar_ros.errors import UserError
 from timar_ros.msg import FlameMotion, RetargetInfo, StreamInfo
 from timar_ros.nodes import qos, style
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode
 from timar_ros.nodes.head_driver import MAX_BACKLOG_NS, DriverOptions, HeadDriver
 from timar_ros.nodes.joint_outputs import JointOutputs
 from timar_ros.nodes.messages import motion, shown_ns, to_stamp
 from timar_ros.nodes.pacing import Pacer
+from timar_ros.nodes.process import run
 from timar_ros.nodes.retarget_parameters import DYNAMIC, PARAMETERS, retarget_options
 from timar_ros.retarget import load_profile
 from timar_ros.srv import SetStyle

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timar_ros.errors import UserError, require
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import control, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, another_clock, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, another_clock
 from timar_ros.nodes.inference_parameters import PARAMETERS, pipeline_options
 from timar_ros.nodes.inference_stream import Stream, prefix, state_path
 from timar_ros.nodes.latency_log import LatencyLog
 from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
+from timar_ros.nodes.process import run
 from timar_ros.nodes.worker import Job, Worker
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.stream_info import dtype_of, info_of
 from timar_ros.streaming.turn_types import TurnInput
 
@@ -152,7 +153,7 @@ class TimarInference(ManagedNode):
         longest = max(seconds, pipeline.options.look_ahead)
         noise = np.random.default_rng(0).normal(0.0, 0.05, round(longest * MODEL_RATE)).astype(np.float32)
         speech = noise[: round(seconds * MODEL_RATE)]
-        frames = np.zeros((round(seconds * MOTION_RATE), 56), np.float32)
+        frames = np.zeros((round(seconds * MOTION_RATE), MOTION_SIZE), np.float32)
         ahead = noise[: round(pipeline.options.look_ahead * MODEL_RATE)] if pipeline.options.mode == "rolling" else None
         slowest = 0.0
         for number in range(self.value("warm_up_turns")):

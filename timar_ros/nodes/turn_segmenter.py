@@ -8,15 +8,16 @@ from typing import Any
 
 from std_msgs.msg import Header
 
+from timar_ros.motion import MOTION_RATE
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn, VoiceTiming
 from timar_ros.nodes import qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter, run
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.nodes.messages import audio, motion, to_ns, to_stamp, turn_message
 from timar_ros.nodes.parameters import option_parameters, option_values
+from timar_ros.nodes.process import run
 from timar_ros.streaming import turn_types as streaming
 from timar_ros.streaming.echo import EchoGuard
 from timar_ros.streaming.options import PipelineOptions
-from timar_ros.streaming.resampling import MOTION_RATE
 from timar_ros.streaming.turns import TurnBuilder, TurnInput
 
 LINGER = 0.1

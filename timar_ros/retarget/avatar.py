@@ -11,12 +11,13 @@ import yaml
 from scipy.signal import butter, sosfilt
 
 from timar_ros.errors import UserError
+from timar_ros.motion import EXPRESSION_SIZE, MOTION_SIZE, PITCH, ROLL
 from timar_ros.resources import share
 
 Floats = npt.NDArray[np.float32]
 
 COLUMNS = (
-    *(f"exp{i}" for i in range(50)),
+    *(f"exp{i}" for i in range(EXPRESSION_SIZE)),
     "jaw_x",
     "jaw_y",
     "jaw_z",
@@ -81,7 +82,7 @@ class HeadGestures:
 
     def push(self, frames: npt.ArrayLike) -> Floats:
         """Strength [T, 2] of nod and shake, 0 to 1, of the next frames [T, 56]."""
-        angles = np.asarray(frames, np.float64)[:, 53:55]
+        angles = np.asarray(frames, np.float64)[:, PITCH:ROLL]
         if self._start is None:  # at rest, wherever the head is
             self._start = angles[0]
         banded, self._state = sosfilt(self._sos, angles - self._start, axis=0, zi=self._state)
@@ -94,7 +95,7 @@ class HeadGestures:
 
 def _weights(frames: npt.ArrayLike, rows: Floats) -> Floats:
     values = np.asarray(frames, np.float32)
-    if values.ndim != 2 or values.shape[1] != 56:
+    if values.ndim != 2 or values.shape[1] != MOTION_SIZE:
         raise ValueError(f"frames must be [T, 56], not {values.shape}")
     columns = np.concatenate([values, np.ones((len(values), 1), np.float32)], axis=1)
     return np.clip(columns @ rows.T, 0.0, 1.0).astype(np.float32)

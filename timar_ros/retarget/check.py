@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from timar_ros.motion import JAW_OPENING, MOTION_RATE, MOTION_SIZE, PITCH, ROLL, YAW
 from timar_ros.retarget.motion import JointMotion
 from timar_ros.retarget.offline import retarget_motion
 from timar_ros.retarget.profile import RobotProfile
@@ -19,19 +20,19 @@ SETTLED = 0.5
 MAX_LAG = 0.3
 
 
-def sweeps(rate: float = 25.0) -> dict[str, Float]:
+def sweeps(rate: float = MOTION_RATE) -> dict[str, Float]:
     """FLAME frames [T, 56] of a nod, a shake, a tilt and talking, as people do them; each 6 s."""
     t = np.arange(round(6 * rate)) / rate
     envelope = np.sin(np.pi * np.clip(t / t[-1], 0, 1)) ** 0.5
-    motions = {name: np.zeros((len(t), 56)) for name in ("nod", "shake", "tilt", "talk")}
-    motions["nod"][:, 53] = 0.18 * envelope * np.sin(2 * np.pi * 1.8 * t)
-    motions["shake"][:, 54] = 0.28 * envelope * np.sin(2 * np.pi * 1.3 * t)
-    motions["tilt"][:, 55] = 0.22 * envelope * np.sin(2 * np.pi * 0.5 * t)
+    motions = {name: np.zeros((len(t), MOTION_SIZE)) for name in ("nod", "shake", "tilt", "talk")}
+    motions["nod"][:, PITCH] = 0.18 * envelope * np.sin(2 * np.pi * 1.8 * t)
+    motions["shake"][:, YAW] = 0.28 * envelope * np.sin(2 * np.pi * 1.3 * t)
+    motions["tilt"][:, ROLL] = 0.22 * envelope * np.sin(2 * np.pi * 0.5 * t)
     talk = motions["talk"]
-    talk[:, 50] = 0.12 + 0.10 * np.sin(2 * np.pi * 3.7 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 0.9 * t))
-    talk[:, 53] = 0.06 * np.sin(2 * np.pi * 1.1 * t + 0.4)
-    talk[:, 54] = 0.08 * np.sin(2 * np.pi * 0.6 * t)
-    talk[:, 55] = 0.04 * np.sin(2 * np.pi * 0.8 * t + 1.0)
+    talk[:, JAW_OPENING] = 0.12 + 0.10 * np.sin(2 * np.pi * 3.7 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 0.9 * t))
+    talk[:, PITCH] = 0.06 * np.sin(2 * np.pi * 1.1 * t + 0.4)
+    talk[:, YAW] = 0.08 * np.sin(2 * np.pi * 0.6 * t)
+    talk[:, ROLL] = 0.04 * np.sin(2 * np.pi * 0.8 * t + 1.0)
     return motions
 
 
@@ -126,7 +127,9 @@ def _correlation(first: Float, second: Float) -> float:
     return float(first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-12))
 
 
-def check_motion(profile: RobotProfile, name: str, frames: ArrayLike, rate: float = 25.0) -> tuple[Check, JointMotion]:
+def check_motion(
+    profile: RobotProfile, name: str, frames: ArrayLike, rate: float = MOTION_RATE
+) -> tuple[Check, JointMotion]:
     """Retarget one motion and measure how it went."""
     motion = retarget_motion(profile, frames, rate)
     out_rate = 1e9 / float(np.diff(motion.time_ns).mean())

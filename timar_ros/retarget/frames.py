@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, MOTION_SIZE
 from timar_ros.retarget.kinematics import Neck
 from timar_ros.retarget.options import RetargetOptions
 from timar_ros.retarget.profile import RobotProfile
@@ -58,7 +59,7 @@ class FrameConverter:
     def cut(self) -> None:
         """What comes next does not go on from the last frame."""
         self._slow: Float | None = None
-        self._last = np.zeros(56)
+        self._last = np.zeros(MOTION_SIZE)
         self._previous: Float | None = None
 
     def convert(self, frames: Float, rate: float, speaking: NDArray[np.uint8] | None) -> Wanted:
@@ -68,13 +69,13 @@ class FrameConverter:
         """
         frames = self._checked(frames)
         gains, speeds = self._behaviour(len(frames), rate, speaking)
-        vectors = flame_to_rep(self._centred(frames[:, 53:56], rate)) * gains[:, None]
+        vectors = flame_to_rep(self._centred(frames[:, HEAD], rate)) * gains[:, None]
         positions, lost = self.neck.solve(Rotation.from_rotvec(vectors))
         nods = np.zeros_like(positions)
         if self.options.gaze_mode == "nods":
             fast = Rotation.from_rotvec(vectors - self._slow_part(vectors, rate))
             nods = self.neck.solve(fast)[0] - self._neutral[: self._necks]
-        mouth = self._mouth(frames[:, 50])
+        mouth = self._mouth(frames[:, JAW_OPENING])
         joints = np.empty((len(frames), len(self._neutral)))
         joints[:, : self._necks] = positions
         column = self._necks
@@ -105,11 +106,11 @@ class FrameConverter:
         return result
 
     def _checked(self, frames: Float) -> Float:
-        size_head = np.linalg.norm(frames[:, 53:56], axis=1)
-        size_jaw = np.linalg.norm(frames[:, 50:53], axis=1)
+        size_head = np.linalg.norm(frames[:, HEAD], axis=1)
+        size_jaw = np.linalg.norm(frames[:, JAW], axis=1)
         with np.errstate(invalid="ignore"):
             good = np.isfinite(frames).all(axis=1) & (size_head <= self.options.max_head)
-            good &= (size_jaw <= self.options.max_jaw) & (np.abs(frames[:, :50]) <= 50.0).all(axis=1)
+            good &= (size_jaw <= self.options.max_jaw) & (np.abs(frames[:, EXPRESSION]) <= 50.0).all(axis=1)
         if good.all():
             result = frames
         else:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MOTION_RATE, MOTION_SIZE
 from timar_ros.retarget.motion import JointMotion
 from timar_ros.retarget.options import RetargetOptions
 from timar_ros.retarget.profile import RobotProfile
@@ -18,7 +19,7 @@ SETTLE_SECONDS = 10.0
 def retarget_motion(
     profile: RobotProfile,
     frames: ArrayLike,
-    rate: float = 25.0,
+    rate: float = MOTION_RATE,
     out_rate: float = 100.0,
     options: RetargetOptions | None = None,
     speaking: ArrayLike | None = None,
@@ -33,7 +34,7 @@ def retarget_motion(
     :raises UserError: wrong shape or rate, or no frames.
     """
     array = np.asarray(frames, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1:] != (56,) or not len(array):
+    if array.ndim != 2 or array.shape[1:] != (MOTION_SIZE,) or not len(array):
         raise UserError(f"motion must have shape [T, 56] with at least one frame, not {list(array.shape)}")
     # The watchdog has no say: a file's end is not a stream that broke off.
     chosen = options or RetargetOptions()

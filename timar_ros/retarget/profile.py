@@ -20,6 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.motion import EXPRESSION_SIZE
 from timar_ros.resources import share
 
 _Array = NDArray[np.float64] | float
@@ -324,7 +325,9 @@ def _jaw(data: Any) -> Jaw:
 def _face_joint(data: Any, index: int) -> FaceJoint:
     reader = _Reader(data, f"face joint {index + 1}")
     expression = reader.take("expression", {})
-    if not isinstance(expression, Mapping) or not all(isinstance(k, int) and 0 <= k < 50 for k in expression):
+    if not isinstance(expression, Mapping) or not all(
+        isinstance(k, int) and 0 <= k < EXPRESSION_SIZE for k in expression
+    ):
         raise UserError(f"{reader.where}: 'expression' maps indices 0-49 to weights")
     weights = tuple((int(k), _number(w, f"{reader.where}: expression {k}")) for k, w in sorted(expression.items()))
     head = reader.numbers("head", 3, (0.0, 0.0, 0.0))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MOTION_SIZE
 from timar_ros.retarget.follow import Follower
 from timar_ros.retarget.frames import FrameConverter
 from timar_ros.retarget.motion import JointMotion
@@ -121,7 +122,7 @@ class Retargeter:
         :raises UserError: wrong shape or rate.
         """
         array = np.asarray(frames, dtype=np.float64)
-        if array.ndim != 2 or array.shape[1] != 56:
+        if array.ndim != 2 or array.shape[1] != MOTION_SIZE:
             raise UserError(f"motion frames must have shape [N, 56], not {list(array.shape)}")
         if not math.isfinite(rate) or not 1.0 <= rate <= 1000.0:
             raise UserError(f"frame rate {rate} Hz: must lie within 1 and 1000")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
+from timar_ros.motion import MODEL_RATE, MOTION_RATE
 
 FRAME_SAMPLES = round(MODEL_RATE / MOTION_RATE)
 

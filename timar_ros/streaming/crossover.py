@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from timar_ros.streaming.resampling import HEAD
+from timar_ros.motion import HEAD
 
 Frames = NDArray[np.float32]
 _Values = NDArray[np.float64]

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from timar_ros.motion import HEAD, MOTION_SIZE
+
 Frames = NDArray[np.float32]
 
 _NOISE = 0
-_HEAD = slice(53, 56)
 # The correlated noise forgets what is this many time constants old (0.1 %): with one pole, and with two.
 _TAIL, _LONG_TAIL = 7, 6
 # Two equal poles, each this much faster, remember for about as long as one.
@@ -24,7 +25,7 @@ def turn_noise(
     turn: int,
     steps: int,
     frames: int,
-    width: int = 56,
+    width: int = MOTION_SIZE,
     correlation: float = 0.0,
     head_correlation: float = 0.0,
 ) -> tuple[Frames, Frames]:
@@ -38,7 +39,7 @@ def turn_noise(
     white = functools.partial(_white, seed, steps=steps, frames=frames, width=width)
     drawn = white(turn).copy() if correlation <= 0 else _filtered(white, turn, _correlation_kernel(frames, correlation))
     if head_correlation > 0:
-        drawn[..., _HEAD] = _filtered(white, turn, _smooth_kernel(frames, head_correlation), _HEAD)
+        drawn[..., HEAD] = _filtered(white, turn, _smooth_kernel(frames, head_correlation), HEAD)
     return drawn[0], drawn[1:]
 
 

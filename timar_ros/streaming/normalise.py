@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE
 from timar_ros.streaming.activity import FRAME_SAMPLES
 from timar_ros.streaming.options import NORMALISING
-from timar_ros.streaming.resampling import MODEL_RATE
 
 EPSILON = 1e-7  # added to the variance, as the encoder's own feature extractor does
 

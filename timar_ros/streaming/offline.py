@@ -14,11 +14,11 @@ import soxr
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError, require
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.resources import share
 from timar_ros.streaming.activity import FRAME_SAMPLES, ActivityDetector
 from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.pipeline import Frames, Pipeline, TurnMotion
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.turn_types import TurnInput
 from timar_ros.streaming.turns import Role, TurnBuilder
 

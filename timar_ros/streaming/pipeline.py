@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.activity import ActivityDetector
 from timar_ros.streaming.normalise import make_normaliser
 from timar_ros.streaming.options import PipelineOptions
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.seams import Inertialiser
 from timar_ros.streaming.turn_checks import RejectedError, check_frames
 from timar_ros.streaming.turn_types import TurnInput

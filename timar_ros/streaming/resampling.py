@@ -15,13 +15,7 @@ import soxr
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-MODEL_RATE = 16000  # [Hz] of speech
-MOTION_RATE = 25.0  # [Hz] of motion
-MOTION_SIZE = 56
-EXPRESSION = slice(0, 50)
-JAW = slice(50, 53)
-HEAD = slice(53, 56)
-PARTS = (EXPRESSION, JAW, HEAD)
+from timar_ros.motion import EXPRESSION, MODEL_RATE, MOTION_SIZE, PARTS
 
 # Half the length of soxr's "HQ" filter, in samples of the slower of the two rates (measured: beyond it the result
 # does not change).
@@ -72,7 +66,7 @@ def resample_frames(
     :returns: frames [m, 56]; NaN where not tracked.
     """
     made = np.full((len(wanted), MOTION_SIZE), np.nan, dtype=np.float32)
-    for part in PARTS:
+    for part in PARTS.values():
         known = np.isfinite(frames[:, part]).all(axis=1)
         if known.any():
             made[:, part] = _resample_part(

@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from timar_ros.streaming.resampling import EXPRESSION, HEAD, JAW, MOTION_SIZE
+from timar_ros.motion import EXPRESSION, HEAD, JAW, MOTION_SIZE, PARTS
 
 Frames = NDArray[np.float32]
 _Values = NDArray[np.float64]
-
-NAMES = {"expression": EXPRESSION, "jaw": JAW, "head_pose": HEAD}
 
 
 class Inertialiser:
@@ -111,7 +109,7 @@ def seam_ratio(motion: Frames, frames_per_turn: int = 25) -> dict[str, float]:
     seams = np.zeros(len(change), dtype=bool)
     seams[frames_per_turn - 1 :: frames_per_turn] = True
     ratios = {}
-    for name, part in NAMES.items():
+    for name, part in PARTS.items():
         at, inside = change[seams, part], change[~seams, part]
         known = at.size and inside.size and inside.mean() > 0
         ratios[name] = float(at.mean() / inside.mean()) if known else float("nan")

@@ -7,7 +7,8 @@ from math import exp
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.streaming.resampling import MODEL_RATE, audio_context, resample_window
+from timar_ros.motion import MODEL_RATE
+from timar_ros.streaming.resampling import audio_context, resample_window
 from timar_ros.streaming.samples import SampleBuffer
 
 NS = 1_000_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.streaming.resampling import EXPRESSION, MOTION_SIZE
+from timar_ros.motion import EXPRESSION, MOTION_SIZE
 
 MIN_RATE, MAX_RATE = 4000, 192000  # of audio [Hz]
 MAX_CHANNELS = 64

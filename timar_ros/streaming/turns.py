@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from timar_ros.motion import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.options import MODES, Mode, PipelineOptions
-from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
 from timar_ros.streaming.turn_audio import NS, AudioStream, AudioTrack
 from timar_ros.streaming.turn_checks import (
     LARGEST_STAMP,

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from timar_ros.motion import MODEL_RATE
 from timar_ros.training.config import AugmentConfig
 
 Array = NDArray[np.float32]
-RATE = 16000
 # Knots of the random frequency response, evenly spaced in octaves.
 KNOTS_HZ = np.geomspace(60.0, 8000.0, 8)
 
@@ -37,9 +37,9 @@ def augment(user: Array, agent: Array, options: AugmentConfig, rng: np.random.Ge
 def _channel(samples: Array, options: AugmentConfig, rng: np.random.Generator) -> Array:
     """Frequency response, room, band limit, noise, level."""
     before = float(np.sqrt(np.mean(np.square(samples)) + 1e-8))
-    padded = fft.next_fast_len(len(samples) + int(options.reverb_seconds[1] * RATE), real=True)
+    padded = fft.next_fast_len(len(samples) + int(options.reverb_seconds[1] * MODEL_RATE), real=True)
     spectrum = fft.rfft(samples, padded)
-    frequency = fft.rfftfreq(padded, 1 / RATE)
+    frequency = fft.rfftfreq(padded, 1 / MODEL_RATE)
     octave = np.log2(np.maximum(frequency, 20.0))
     response_db = np.interp(octave, np.log2(KNOTS_HZ), rng.normal(0, options.equaliser_db, len(KNOTS_HZ)))
     if rng.random() < options.band_limit_probability:
@@ -61,7 +61,7 @@ def _channel(samples: Array, options: AugmentConfig, rng: np.random.Generator) -
 def _room(options: AugmentConfig, rng: np.random.Generator) -> Array:
     """An impulse response: the direct sound and a tail of decaying noise."""
     seconds = rng.uniform(*options.reverb_seconds)
-    time = np.arange(int(seconds * RATE)) / RATE
+    time = np.arange(int(seconds * MODEL_RATE)) / MODEL_RATE
     # 60 dB of decay over `seconds`; the tail holds between -18 and -3 dB of the direct sound's energy.
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
     tail *= 10 ** (rng.uniform(-18, -3) / 20) / np.sqrt(np.sum(np.square(tail)))
@@ -73,7 +73,7 @@ def _noise(samples: int, rng: np.random.Generator) -> Array:
     """Noise of unit power, coloured from white (slope 0) to brown (slope 1 in amplitude)."""
     size = fft.next_fast_len(samples, real=True)
     bins = size // 2 + 1
-    shape = np.maximum(np.arange(bins) * RATE / size, 30.0) ** -rng.uniform(0, 1)
+    shape = np.maximum(np.arange(bins) * MODEL_RATE / size, 30.0) ** -rng.uniform(0, 1)
     spectrum = (rng.standard_normal((2, bins), np.float32) * shape.astype(np.float32)).view(np.float32)
     noise = fft.irfft(spectrum[0] + 1j * spectrum[1], size)[:samples].astype(np.float32)
     return noise / np.float32(np.sqrt(np.mean(np.square(noise))) + 1e-12)

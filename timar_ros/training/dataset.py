@@ -18,10 +18,10 @@ from torch.utils.data import Dataset, Sampler
 
 from timar_ros.data.audio import read_audio
 from timar_ros.data.augment import change_speed
-from timar_ros.data.dualtalk import FRAME_RATE, Clip, DualTalkFolder, load_motion
+from timar_ros.data.dualtalk import Clip, DualTalkFolder, load_motion
 from timar_ros.errors import UserError
+from timar_ros.motion import HEAD, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.activity import ActivityDetector
-from timar_ros.streaming.resampling import HEAD
 from timar_ros.training.augment import augment
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.masks import draw_masks, mask_share
@@ -39,7 +39,7 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
     ) -> None:
         data = config.data
         self.config, self.turn_frames, self.diffusion_steps = config, turn_frames, diffusion_steps
-        self.frames = round(data.clip_seconds * FRAME_RATE)
+        self.frames = round(data.clip_seconds * MOTION_RATE)
         if self.frames % turn_frames:
             raise UserError(
                 f"data.clip_seconds {data.clip_seconds} is no whole number of turns of {turn_frames} frames"
@@ -102,7 +102,7 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
             "user_speech_drop": torch.from_numpy(masks.user_speech),
             "user_motion_drop": torch.from_numpy(masks.user_motion),
             "timesteps": torch.from_numpy(self._timesteps(draws, rng)),
-            "noise": torch.from_numpy(rng.standard_normal((draws, self.frames, 56), np.float32)),
+            "noise": torch.from_numpy(rng.standard_normal((draws, self.frames, MOTION_SIZE), np.float32)),
         }
 
     def _timesteps(self, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:

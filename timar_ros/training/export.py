@@ -10,6 +10,7 @@ import torch
 
 from timar_ros.data.files import atomic_path
 from timar_ros.errors import UserError
+from timar_ros.motion import JAW, MOTION_SIZE
 
 
 def export_model(run: str | Path, folder: str | Path, skip: frozenset[str] = frozenset()) -> None:
@@ -48,8 +49,8 @@ def export_model(run: str | Path, folder: str | Path, skip: frozenset[str] = fro
             if config.match_spread:
                 match_spread(model, config, skip)
             with torch.no_grad():
-                # The second half of the outputs is the variance.
-                model.diffloss.net.final_layer.linear.bias[56 + 50 : 56 + 53] -= config.calm_jaw
+                variance = model.diffloss.net.final_layer.linear.bias[MOTION_SIZE:]  # the second half of the outputs
+                variance[JAW] -= config.calm_jaw
         save_timar(model, folder, name=notes["name"], dtype="float16", **kept)
     with atomic_path(folder / "training_log.csv") as temporary:
         shutil.copyfile(run / "log.csv", temporary)

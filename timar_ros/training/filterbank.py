@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timar_ros.model.speech import encode
+from timar_ros.motion import MODEL_RATE
 
-RATE = 16000
 BANDS = 40
 WINDOW = 640
 # Power below which a band counts as silent, for speech of unit variance: 40 dB under its mean.
@@ -49,7 +49,7 @@ def initialise_filters(encoder: nn.Module, seed: int = 0) -> bool:
         return False
     frequencies = np.repeat(mel_points(-(-channels // 4)), 4)[:channels, None]
     phases = np.tile(np.arange(4) * np.pi / 2, -(-channels // 4))[:channels, None]
-    time = np.arange(kernel) / RATE
+    time = np.arange(kernel) / MODEL_RATE
     filters = np.hanning(kernel) * np.cos(2 * np.pi * frequencies * time + phases)
     filters /= np.linalg.norm(filters, axis=1, keepdims=True)
     conv.weight.copy_(torch.from_numpy(filters[:, None]).to(conv.weight))
@@ -62,7 +62,7 @@ def initialise_filters(encoder: nn.Module, seed: int = 0) -> bool:
 def _mel_matrix() -> Tensor:
     """Triangular filters over the power spectrum, ``[WINDOW // 2 + 1, BANDS]``."""
     points = mel_points(BANDS + 2)
-    frequency = np.fft.rfftfreq(WINDOW, 1 / RATE)[:, None]
+    frequency = np.fft.rfftfreq(WINDOW, 1 / MODEL_RATE)[:, None]
     rise = (frequency - points[:-2]) / (points[1:-1] - points[:-2])
     fall = (points[2:] - frequency) / (points[2:] - points[1:-1])
     triangles = np.maximum(np.minimum(rise, fall), 0)

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
+from timar_ros.motion import PARTS
 from timar_ros.training.config import MaskConfig
-
-# Columns of a motion frame that a tracker gives or lacks together: expression, jaw, head pose.
-GROUPS = (slice(0, 50), slice(50, 53), slice(53, 56))
 
 
 def mask_share(options: MaskConfig, rng: np.random.Generator) -> float:
@@ -46,6 +44,7 @@ def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig,
     if rng.random() < options.tracker_drop:
         motion = np.ones(frames, bool)
     elif rng.random() < options.group_drop:
+        groups = tuple(PARTS.values())
         lost = rng.permutation(3)[: rng.integers(1, 3)]
-        untracked = tuple(GROUPS[i] for i in lost)
+        untracked = tuple(groups[i] for i in lost)
     return ClipMasks(agent, speech | turns, motion | turns, untracked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.model import Timar
 from timar_ros.model import tokens as layout
 from timar_ros.model.diffusion import TRAINING_STEPS, make_schedule, motion_mse
-from timar_ros.streaming.resampling import HEAD
+from timar_ros.motion import HEAD, MOTION_SIZE
 from timar_ros.training.config import OptimiserConfig
 
 # How much a head changes from frame to frame, as a share of its deviation (the synthetic people's 0.143, a tracked
@@ -21,11 +22,28 @@ from timar_ros.training.config import OptimiserConfig
 HEAD_CHANGE = 0.143
 
 
+@dataclass(frozen=True)
+class FrameLosses:
+    """What each frame of a batch costs: n = draws·B·T, draw after draw, each with the frames of all clips in turn."""
+
+    loss: Tensor
+    """``[n]``: the sum of all parts."""
+    mse: Tensor
+    """``[n]``: the part of x0 (diffusion) or of the motion (MLP head, DualTalk)."""
+    weight: Tensor
+    """``[n]``: 1 where a frame counts, 0 where it was given to the network."""
+    bound: Tensor | None = None
+    """``[n]``: the variational bound in bits, before ``bound_weight``; None without diffusion."""
+    conditioning: Tensor | None = None
+    """``[B·T, D]`` of the agent's frames; None for DualTalk."""
+
+
 class Objective(nn.Module):
     """Wraps a model so that a call gives its loss: what a distributed wrapper then wraps.
 
     The sum over the counted frames and their number are given apart, so that processes and micro-batches can be joined
-    exactly: the loss is the sum of all sums over the sum of all counts.
+    exactly: the loss is the sum of all sums over the sum of all counts. With default options TIMAR's is the loss of
+    the paper (arXiv 2512.15340, section 3.5).
     """
 
     def __init__(self, model: Timar | DualTalk, options: OptimiserConfig | None = None) -> None:
@@ -37,40 +55,50 @@ class Objective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """``(sum of losses, sum of their x0 or motion MSE parts, number of frames counted)`` of a batch."""
+        each = self.frame_losses(batch)
+        return (each.loss * each.weight).sum(), (each.mse.detach() * each.weight).sum(), each.weight.sum()
+
+    def frame_losses(self, batch: dict[str, Tensor]) -> FrameLosses:
+        """The losses of a batch of clips, with all that training draws given in the batch.
+
+        :param batch: ``user_speech``, ``agent_speech`` ``[B, N]`` (normalised samples); ``user_motion`` (NaN: not
+            tracked), ``agent_motion`` ``[B, T, 56]``; ``agent_mask [B, T]``: True at frames to predict, as many a clip;
+            ``user_speech_drop``, ``user_motion_drop [B, T]``: True at user tokens that the network does not see. With
+            diffusion ``timesteps [draws, B, T]`` of 1000 and ``noise [draws, B, T, 56]``; with ``change_weight``
+            ``agent_silent [B, T]``.
+        """
         if isinstance(self.model, DualTalk):
             return self._dualtalk(self.model, batch)
         return self._timar(self.model, batch)
 
-    def _dualtalk(self, model: DualTalk, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _dualtalk(self, model: DualTalk, batch: dict[str, Tensor]) -> FrameLosses:
         motion = batch["user_motion"].masked_fill(batch["user_motion_drop"].unsqueeze(-1), torch.nan)
         loss = model.training_loss(batch["agent_speech"], batch["user_speech"], motion, batch["agent_motion"])
-        count = torch.tensor(float(loss.numel()), device=loss.device)
-        return loss.sum(), loss.detach().sum(), count
+        return FrameLosses(loss, loss, torch.ones_like(loss))
 
-    def _timar(self, model: Timar, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _timar(self, model: Timar, batch: dict[str, Tensor]) -> FrameLosses:
         cond = clip_conditioning(model, batch, batch["agent_mask"]).flatten(0, 1)
         target = model.standardise(batch["agent_motion"]).flatten(0, 1)
         weight = batch["agent_mask"].flatten().float()
         if not model.config.diffusion:
-            losses = mse = motion_mse(model.mlp_head(cond).float(), target)
-        else:
-            draws = len(batch["timesteps"])
-            weight = weight.repeat(draws)
-            mse, bound = model.diffloss.loss(
-                target.repeat(draws, 1),
-                cond.repeat(draws, 1),
-                batch["timesteps"].flatten(),
-                batch["noise"].flatten(0, -2),
-            )
-            if self.bound_steps is not None:
-                first = strided_bound(model, target, cond, batch["timesteps"][-1], batch["noise"][-1], self.bound_steps)
-                bound = first.repeat(draws)
-            losses = mse + self.bound_weight * bound
-            if self.change_weight:
-                change = head_change_error(model, target, cond, batch["noise"][0])
-                count = 1 + (self.listening_weight - 1) * batch["agent_silent"].flatten().float()
-                losses = losses + self.change_weight * (count * change).repeat(draws)
-        return (losses * weight).sum(), (mse.detach() * weight).sum(), weight.sum()
+            mse = motion_mse(model.mlp_head(cond).float(), target)
+            return FrameLosses(mse, mse, weight, conditioning=cond)
+        draws = len(batch["timesteps"])
+        mse, bound = model.diffloss.loss(
+            target.repeat(draws, 1),
+            cond.repeat(draws, 1),
+            batch["timesteps"].flatten(),
+            batch["noise"].flatten(0, -2),
+        )
+        if self.bound_steps is not None:
+            first = strided_bound(model, target, cond, batch["timesteps"][-1], batch["noise"][-1], self.bound_steps)
+            bound = first.repeat(draws)
+        loss = mse + self.bound_weight * bound
+        if self.change_weight:
+            change = head_change_error(model, target, cond, batch["noise"][0])
+            count = 1 + (self.listening_weight - 1) * batch["agent_silent"].flatten().float()
+            loss = loss + self.change_weight * (count * change).repeat(draws)
+        return FrameLosses(loss, mse, weight.repeat(draws), bound, cond)
 
 
 def strided_bound(model: Timar, target: Tensor, cond: Tensor, timesteps: Tensor, noise: Tensor, count: int) -> Tensor:
@@ -153,8 +181,8 @@ def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Genera
     else:
         steps = model.config.sampling_steps
         initial, added = (
-            torch.randn((len(cond), 56), generator=generator),
-            torch.randn((steps, len(cond), 56), generator=generator),
+            torch.randn((len(cond), MOTION_SIZE), generator=generator),
+            torch.randn((steps, len(cond), MOTION_SIZE), generator=generator),
         )
         motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device))).frames
     return model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from timar_ros.model import Timar
-from timar_ros.streaming.resampling import HEAD
+from timar_ros.motion import HEAD
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.dataset import mean_motion
 from timar_ros.training.fixed_clips import FixedClips

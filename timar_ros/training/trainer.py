@@ -21,6 +21,7 @@ from timar_ros.errors import UserError, require
 from timar_ros.launched import process_count, without_gpu
 from timar_ros.model import Timar
 from timar_ros.model.diffusion import TRAINING_STEPS
+from timar_ros.motion import MOTION_RATE, SAMPLES_PER_FRAME
 from timar_ros.training.build import build_model, save_model, set_statistics
 from timar_ros.training.checkpoints import Average, load_state, newest_state, save_state
 from timar_ros.training.config import TrainConfig
@@ -60,8 +61,13 @@ class Trainer:
                 f"{self.run} holds a run already ({newest.name}): continue it with --resume, or choose another folder"
             )
         self.model: Timar | DualTalk = build_model(config)
-        frames = self.model.config.turn_frames if isinstance(self.model, Timar) else 25
+        frames = self.model.config.turn_frames if isinstance(self.model, Timar) else round(MOTION_RATE)
         self.clips = TrainingClips(config, frames, TRAINING_STEPS, skip)
+        if isinstance(self.model, Timar) and self.clips.frames > self.model.config.context_turns * frames:
+            raise UserError(
+                f"data.clip_seconds {config.data.clip_seconds} is longer than the model's window: "
+                f"{self.model.config.context_seconds} s; make the clips shorter or model.context_seconds longer"
+            )
         self.total = total_steps(options, len(self.clips))
         self.warmup = warmup_steps(options, len(self.clips))
         self.micro = options.micro_batch or max(1, options.batch_size // self.world)
@@ -220,7 +226,7 @@ class Trainer:
         loader: DataLoader[Any] = DataLoader(
             self.clips, batch_sampler=cast("Any", sampler), collate_fn=collate, num_workers=self.config.data.workers
         )
-        samples = self.turn_frames * 640
+        samples = self.turn_frames * SAMPLES_PER_FRAME
         device = self.accelerator.device
 
         def turns() -> Iterator[Tensor]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from timar_ros.baselines.dualtalk import DualTalk
-from timar_ros.data.dualtalk import SAMPLES_PER_FRAME
 from timar_ros.model import Timar
+from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, SAMPLES_PER_FRAME
 from timar_ros.training.config import TrainConfig
 from timar_ros.training.fixed_clips import FixedClips
 from timar_ros.training.objective import Objective, sample_clips
@@ -46,12 +46,12 @@ class Validation:
             speeches.append(batch["agent_speech"].cpu().numpy())
         truth, prediction, speech = (np.concatenate(parts) for parts in (truths, predictions, speeches))
         found = {"val_loss": float(sums[0] / sums[2]), "val_mse": float(sums[1] / sums[2])}
-        for name, part in (("exp", slice(0, 50)), ("jaw", slice(50, 53)), ("pose", slice(53, 56))):
+        for name, part in (("exp", EXPRESSION), ("jaw", JAW), ("pose", HEAD)):
             t, p = truth[..., part], prediction[..., part]
             found[f"val_mse_{name}"] = float(np.square(t - p).mean())
             found[f"val_sd_{name}"] = float(p.std(1).mean() / max(float(t.std(1).mean()), 1e-9))
-        found["val_jaw_energy"] = jaw_follows(speech, prediction[..., 50])
-        found["val_jaw_energy_truth"] = jaw_follows(speech, truth[..., 50])
+        found["val_jaw_energy"] = jaw_follows(speech, prediction[..., JAW_OPENING])
+        found["val_jaw_energy_truth"] = jaw_follows(speech, truth[..., JAW_OPENING])
         return found
 
 

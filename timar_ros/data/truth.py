@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from timar_ros.data import bag_messages
 from timar_ros.data.bags import BagReader
 from timar_ros.data.motion import read_motion
-from timar_ros.data.recording import MOTION_RATE, Motion, Recording
+from timar_ros.data.recording import Motion, Recording
 from timar_ros.errors import UserError
+from timar_ros.motion import MOTION_RATE
 
 
 def read_truth(what: str | Path, recording: Recording) -> NDArray[np.float32]:
