@@ -38,9 +38,13 @@ OVERLAP_NS = 100_000_000
 points of it. With a first point still to come it would begin anew from a state of its own: where the joints are
 measured, behind what is commanded, or the last command taken for a cycle older than it is."""
 
-UNSTAMPED_LEAD_NS = 100_000_000
-"""A trajectory without a stamp has its first point so long after it comes, whenever that is: it repeats nothing, and
-is off by as much as messages differ in how long they take."""
+START_REST_NS = 100_000_000
+"""The first trajectory begins at rest so long after it is sent: meanwhile a controller goes from what it held to where
+the joints are measured, which is not the same where a joint sags."""
+
+UNSTAMPED_LEAD_NS = 20_000_000
+"""A trajectory without a stamp has its first point so long after it comes, whenever that is, and repeats nothing: what
+the controller does until then is its own, and limits are not promised."""
 
 EARLY = 100
 """Chunks kept while the start waits for the robot's position."""
@@ -85,10 +89,10 @@ class HeadDriver:
         """Begin at rest where the robot is (neutral where it does not say)."""
         with self._lock:
             self.retargeter = Retargeter(self._profile, self._driving.rate, self._options)
-            self.retargeter.start(now, measured)
+            rest = START_REST_NS if self._outputs.kind == "trajectory" else 0
+            self.retargeter.start(now + rest, measured)
             self.retargeter.enable(self.enabled)
             self.retargeter.set_gaze(self.gaze)
-            self._catch_up(self.retargeter, now)  # at rest at first: a controller must find its way from there
             self._push(now)
 
     def push(self, now: int, chunk: Motion) -> None:

@@ -37,6 +37,11 @@ class JointOutputs:
         self._forward = node.publish_on(Float64MultiArray, "commands", qos.commands()) if kind == "forward" else None
         self._pose = node.publish_on(PoseStamped, "head_pose", qos.commands()) if kind == "pose" else None
 
+    @property
+    def trajectory_topic(self) -> str:
+        """Full name of the topic of trajectories."""
+        return str(self._trajectories.topic_name)
+
     def send(self, motion: JointMotion, begin: int, end: int) -> None:
         """Publish rows that are due: each as a joint state, the newest as a forward command, pose and mouth."""
         if not np.isfinite(motion.position[begin:end]).all():
