@@ -5,8 +5,9 @@
 
 The node's driver and its messages are the real ones; the controller is the package's model of version 4.42
 (`timar_ros/simulation/controller.py`), with and without `interpolate_from_desired_state`. Joints stay behind their
-commands by a first-order lag or a dead time. Messages take 3 to 9 ms. Half of the turns are interrupted or stopped softly.
-Figures are the largest differences of the controller's commands from cycle to cycle, as shares of the profile's limits.
+commands by a first-order lag or a dead time. Messages take 3 to 9 ms. Half of the turns are interrupted or stopped
+softly. Figures are the largest differences of the controller's commands from cycle to cycle, as shares of the
+profile's limits.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class _Node:
 
     trajectories: list[JointTrajectory] = field(default_factory=list)
 
-    def publish_on(self, kind: type, topic: str, _profile: Any) -> _Publisher:
+    def publish_on(self, _kind: type, topic: str, _profile: Any) -> _Publisher:
         return _Publisher(self.trajectories.append if topic == "joint_trajectory" else None)
 
 
@@ -195,8 +196,8 @@ def main() -> int:
     parser.add_argument("--stamp-zero", action="store_true", help="trajectories begin at once, not at a time")
     arguments = parser.parse_args()
     frames = arguments.gain * np.asarray(read_motion(arguments.motion), dtype=np.float64)
-    print("| robot | cycles | interpolate_from_desired_state | joints stay behind | neck's peak velocity, acceleration |"
-          " share of vel. / acc. limits | cycles beyond |")  # fmt: skip
+    print("| robot | cycles | interpolate_from_desired_state | joints stay behind | neck's peaks |", end="")
+    print(" share of vel. / acc. limits | cycles beyond |")
     print("|---|---|---|---|---|---|---|")
     for robot in arguments.robot:
         profile = load_profile(robot)

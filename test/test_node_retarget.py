@@ -156,7 +156,7 @@ def test_a_joint_that_is_never_told_is_taken_to_be_at_neutral_and_warned_of(benc
     assert not scene.states
     scene.time.until(lambda: scene.states)
     assert list(scene.states[0].position) == pytest.approx([0.8, 0.0], abs=1e-6)
-    assert scene.node.diagnose()[:2] == (WARN, f"no joint_states of {pitch}: started from neutral there")
+    assert scene.node.diagnose()[:2] == (WARN, f"started without joint_states of {pitch}: from neutral there")
 
 
 def test_a_stamp_of_zero_is_warned_of(bench):
@@ -169,7 +169,7 @@ def test_a_stamp_of_zero_is_warned_of(bench):
 
 
 def test_the_controller_is_asked_where_it_begins_trajectories(bench):
-    controller = Node("head_controller", namespace="/robot")
+    controller = Node("head_controller", namespace="/robot", context=bench.context)
     controller.declare_parameter(FLAG, False)
     bench.executor.add_node(controller)
     flag = ControllerFlag(bench.probe, "/robot/head_controller/joint_trajectory")

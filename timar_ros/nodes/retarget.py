@@ -144,8 +144,6 @@ class Retarget(ManagedNode):
         rows["motion known ahead [s]"] = f"{((r.end_ns or self.driver.seen_ns) - self.now_ns()) * 1e-9:.3f}"
         if not self._measured:
             return WARN, "no joint_states: started from neutral", rows
-        if self._assumed:
-            return WARN, f"no joint_states of {', '.join(self._assumed)}: started from neutral there", rows
         if self._flag is not None and not self._driving.stamped:
             broken = "accelerations" if from_desired else "velocities and accelerations"
             return WARN, f"stamp 'zero': {broken} may exceed limits; use 'presentation' or output 'forward'", rows
@@ -155,6 +153,8 @@ class Retarget(ManagedNode):
             return WARN, f"motion comes too late: raise {what} by at least {r.lookahead:.2f} s", rows
         if self.statistics.grown("frames rejected"):
             return WARN, "frames are not finite or out of range", rows
+        if self._assumed:
+            return WARN, f"started without joint_states of {', '.join(self._assumed)}: from neutral there", rows
         return OK, "following" if self._enabled else "stopped", rows
 
     # Inputs ---------------------------------------------------------------------------------------------------------
