@@ -29,6 +29,23 @@ RENEW_NS = 400_000_000
 MAX_BACKLOG_NS = 2_000_000_000
 """Commands that are overdue by more than this, after a leap of the clock, are not sent any more."""
 
+COMMITTED_NS = 40_000_000
+"""With a trajectory controller, commands of so long from now on stand, whatever is heard: the controller reads a new
+trajectory a little later, and its next command is meant for a cycle after that. Until then old and new must agree."""
+
+OVERLAP_NS = 100_000_000
+"""A new trajectory repeats the old one of so long ago until now. joint_trajectory_controller then goes on between two
+points of it. With a first point still to come it would begin anew from a state of its own: where the joints are
+measured, behind what is commanded, or the last command taken for a cycle older than it is."""
+
+START_REST_NS = 100_000_000
+"""The first trajectory begins at rest so long after it is sent: meanwhile a controller goes from what it held to where
+the joints are measured, which is not the same where a joint sags."""
+
+UNSTAMPED_LEAD_NS = 20_000_000
+"""A trajectory without a stamp has its first point so long after it comes, whenever that is, and repeats nothing: what
+the controller does until then is its own, and limits are not promised."""
+
 EARLY = 100
 """Chunks kept while the start waits for the robot's position."""
 
@@ -66,12 +83,14 @@ class HeadDriver:
             self._due: JointMotion | None = None
             self._next = 0  # the row of it that is due next
             self._made_ns = self._sent_until_ns = self._unwanted_until_ns = 0
+            self._fresh = True  # whether the controller has nothing of ours to go on from
 
     def start(self, now: int, measured: Mapping[str, float]) -> None:
         """Begin at rest where the robot is (neutral where it does not say)."""
         with self._lock:
             self.retargeter = Retargeter(self._profile, self._driving.rate, self._options)
-            self.retargeter.start(now, measured)
+            rest = START_REST_NS if self._outputs.kind == "trajectory" else 0
+            self.retargeter.start(now + rest, measured)
             self.retargeter.enable(self.enabled)
             self.retargeter.set_gaze(self.gaze)
             self._push(now)
@@ -113,10 +132,12 @@ class HeadDriver:
             held_ns = (self.retargeter.end_ns or now) - now
             self.frames_cancelled += max(0, round(held_ns * self._options.knot_rate * 1e-9))
             # What was due at the last tick is already with the robot.
-            self._made_ns = self.retargeter.cancel(max(now, self.seen_ns))
+            asked = max(now, self.seen_ns)
+            made = self.retargeter.cancel(asked + self._committed_ns, asked)
             if self._due is not None:
-                self._due = self._due[: int(np.searchsorted(self._due.time_ns, self._made_ns, side="right"))]
+                self._due = self._due[: int(np.searchsorted(self._due.time_ns, made, side="right"))]
                 self._next = min(self._next, len(self._due))
+            self._make(self.retargeter, made)
             self._send_trajectory(now, now + HORIZON_NS)
 
     def change(self, options: RetargetOptions) -> None:
@@ -188,16 +209,27 @@ class HeadDriver:
 
     def _catch_up(self, retargeter: Retargeter, now: int) -> None:
         """Send what is due by now, before anything new is heard: a tick may be overdue, and what is new does not reach
-        into the past, where no trajectory could follow it.
+        into the past, where no trajectory could follow it, nor into what a trajectory controller has begun.
         """
-        if self._made_ns < now:
-            self._make(retargeter, now)
+        if self._made_ns < now + self._committed_ns:
+            self._make(retargeter, now + self._committed_ns)
         self._send(now)
+
+    @property
+    def _committed_ns(self) -> int:
+        return COMMITTED_NS if self._outputs.kind == "trajectory" else 0
 
     def _make(self, retargeter: Retargeter, until: int) -> None:
         self._made_ns = until
-        self._due = JointMotion.join([*self._ahead(), retargeter.advance(until)])
-        self._next = 0
+        made = retargeter.advance(until)
+        if self._due is None:
+            self._due = made
+            return
+        # Commands that were sent are kept as long as a trajectory may repeat them.
+        begin = int(np.searchsorted(self._due.time_ns, self.seen_ns - OVERLAP_NS - LARGEST_BATCH_NS))
+        begin = min(begin, self._next)
+        self._due = JointMotion.join([self._due[begin:], made])
+        self._next -= begin
 
     def _send(self, now: int) -> None:
         if self._due is None:
@@ -208,10 +240,6 @@ class HeadDriver:
         if end > begin:
             self._outputs.send(self._due, begin, end)
         self._next = max(end, self._next)
-
-    def _ahead(self) -> list[JointMotion]:
-        """Commands that are worked out and not yet due."""
-        return [] if self._due is None or self._next >= len(self._due) else [self._due[self._next :]]
 
     def _renew(self, retargeter: Retargeter, now: int) -> None:
         """Send a trajectory although no new motion has come, if the head is to move."""
@@ -226,11 +254,24 @@ class HeadDriver:
         assert self.retargeter is not None
         if self._outputs.kind != "trajectory":
             return
-        parts = [part for part in (*self._ahead(), self.retargeter.plan(until)) if len(part)]
-        if not parts:
-            return
+        plan = self.retargeter.plan(until)
+        motion = plan if self._due is None else JointMotion.join([self._due, plan])
         driving = self._driving
-        end = self._outputs.send_trajectory(JointMotion.join(parts), now, driving.stamped, driving.point_step)
+        begin = self._begin(motion, now)
+        end = self._outputs.send_trajectory(motion[begin:], now, driving.stamped, driving.point_step)
         if end is not None:
+            self._fresh = False
             self._sent_until_ns = end
             self.trajectories += 1
+
+    def _begin(self, motion: JointMotion, now: int) -> int:
+        """The first row that a trajectory is to have."""
+        if not self._driving.stamped:
+            return int(np.searchsorted(motion.time_ns, now + UNSTAMPED_LEAD_NS, side="right"))
+        new = min(int(np.searchsorted(motion.time_ns, max(self._made_ns, now), side="right")), len(motion) - 1)
+        if self._fresh:
+            return new
+        begin = min(int(np.searchsorted(motion.time_ns, now - OVERLAP_NS)), new)
+        # Only as long as the same joints were ours: a neck that comes back is approached, one that is gone is left out.
+        others = np.flatnonzero(motion.owned[begin:new] != motion.owned[new])
+        return begin + int(others[-1]) + 1 if len(others) else begin

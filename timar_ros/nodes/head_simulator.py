@@ -47,6 +47,14 @@ class HeadSimulator(ManagedNode):
         Parameter("delay", 0.0, "how late joint states are told; their stamps say when they were true [s]", 0.0, 1.0),
         Parameter("allow_partial_joints_goal", True, "as the controller's: take trajectories that leave joints out"),
         Parameter(
+            "interpolate_from_desired_state",
+            True,
+            "as the controller's: a new trajectory begins at the last command; false: at the measured position",
+        ),
+        Parameter(
+            "servo_lag", 0.0, "time constant by which the kinematic engine's joints stay behind [s]", 0.0, 1.0
+        ),
+        Parameter(
             "lag",
             0.0,
             "how far the head stays behind the clock; trajectories then wait for their stamps. For a clock that runs "
@@ -71,10 +79,12 @@ class HeadSimulator(ManagedNode):
     def configure(self) -> None:
         """Build the head and its controllers, open the ways in and out."""
         self._profile = load_profile(self.value("robot"))
-        self._head = make_head(self._profile, self.value("engine"))
+        self._head = make_head(self._profile, self.value("engine"), self.value("servo_lag"))
         self._neck = Neck(self._profile)
         self._controller = TrajectoryController(
-            self._profile.names, allow_partial=self.value("allow_partial_joints_goal")
+            self._profile.names,
+            allow_partial=self.value("allow_partial_joints_goal"),
+            from_desired=self.value("interpolate_from_desired_state"),
         )
         self._forward = ForwardController(self._profile.names)
         self._states = self.publish_on(JointState, "joint_states", qos.commands())
@@ -207,11 +217,16 @@ class HeadSimulator(ManagedNode):
                 except MessageError as error:
                     self.statistics.count("joint_trajectory rejected")
                     self.get_logger().warning(f"joint_trajectory: message rejected: {error}")
-            wanted = self._controller.sample(self._time_ns)[0] if self._commanded is None else self._commanded
-            self._head.command(wanted)
+            self._head.command(self._wanted() if self._commanded is None else self._commanded)
             self._head.step(self._period_ns * 1e-9)
             self._measure()
             self._draw()
+
+    def _wanted(self) -> NDArray[np.float64]:
+        """What the controller commands in the cycle that ends now."""
+        measured = self._head.read()
+        begin = self._time_ns - self._period_ns
+        return self._controller.update(begin, self._period_ns, measured.position, measured.velocity)[0]
 
     def _tell(self, now: int) -> None:
         """Publish the joint states that are due."""

@@ -14,8 +14,8 @@ from timar_ros.nodes.joint_messages import doubles, trajectory_message
 from timar_ros.nodes.messages import MessageError, to_stamp
 from timar_ros.retarget import JointMotion, RobotProfile
 
-TRAJECTORY_LEAD_NS = 20_000_000
-"""A trajectory's first point lies so far ahead: it must not have passed when the controller reads it."""
+STAMP_BEFORE_NS = 10_000_000
+"""A stamped trajectory begins so long before its first point: times of points are above 0."""
 
 
 class JointOutputs:
@@ -36,6 +36,11 @@ class JointOutputs:
         self._mouth = node.publish_on(Float32, "mouth", qos.commands())
         self._forward = node.publish_on(Float64MultiArray, "commands", qos.commands()) if kind == "forward" else None
         self._pose = node.publish_on(PoseStamped, "head_pose", qos.commands()) if kind == "pose" else None
+
+    @property
+    def trajectory_topic(self) -> str:
+        """Full name of the topic of trajectories."""
+        return str(self._trajectories.topic_name)
 
     def send(self, motion: JointMotion, begin: int, end: int) -> None:
         """Publish rows that are due: each as a joint state, the newest as a forward command, pose and mouth."""
@@ -73,25 +78,29 @@ class JointOutputs:
     def send_trajectory(self, motion: JointMotion, now_ns: int, stamped: bool, step: int) -> int | None:
         """Publish a motion that ends at rest as a trajectory; returns when it ends, None if there was nothing to send.
 
-        :param stamped: stamp it with the time that its points count from, else with 0.
+        :param stamped: stamp it with a time just before its first point, which may have passed; else with 0, and its
+            times count from ``now_ns``, after which all of it must lie.
         :param step: every how many commands there is a point.
         """
-        begin = int(np.searchsorted(motion.time_ns, now_ns + TRAJECTORY_LEAD_NS, side="right"))
-        if self.kind != "trajectory" or begin >= len(motion):
+        if self.kind != "trajectory" or not len(motion):
             return None
-        # Counted back from the end, so that the last point is the one at rest.
-        rows = np.arange(len(motion) - 1, begin - 1, -step)[::-1]
-        columns = slice(0 if motion.owned[begin] else self._necks, None)
+        # On a grid that all trajectories share: two that say the same are then interpolated to the same as well.
+        period = int(motion.time_ns[-1] - motion.time_ns[0]) // max(len(motion) - 1, 1) or 1
+        chosen = motion.time_ns // period % step == 0
+        chosen[[0, -1]] = True
+        rows = np.flatnonzero(chosen)
+        columns = slice(0 if motion.owned[0] else self._necks, None)
         names = motion.names[columns]
         if not names:
             return None
-        times = (motion.time_ns[rows] - now_ns) * 1e-9
+        begin_ns = int(motion.time_ns[0]) - STAMP_BEFORE_NS if stamped else now_ns
+        times = (motion.time_ns[rows] - begin_ns) * 1e-9
         # At rest to within rounding is meant as at rest: controllers refuse a last velocity that is not 0.
         velocity, acceleration = motion.velocity[rows, columns].copy(), motion.acceleration[rows, columns].copy()
         velocity[-1], acceleration[-1] = 0.0, 0.0
         self._trajectories.publish(
             trajectory_message(
-                now_ns if stamped else 0, names, times, motion.position[rows, columns], velocity, acceleration
+                begin_ns if stamped else 0, names, times, motion.position[rows, columns], velocity, acceleration
             )
         )
         return int(motion.time_ns[-1])

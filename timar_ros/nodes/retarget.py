@@ -6,6 +6,7 @@ sent when they are due; a robot with a trajectory controller gets each chunk at 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +19,8 @@ from std_srvs.srv import SetBool
 from timar_ros.errors import UserError
 from timar_ros.msg import FlameMotion, RetargetInfo, StreamInfo
 from timar_ros.nodes import qos, style
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode
+from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, another_clock
+from timar_ros.nodes.controller_parameter import FLAG, ControllerFlag
 from timar_ros.nodes.head_driver import MAX_BACKLOG_NS, DriverOptions, HeadDriver
 from timar_ros.nodes.joint_outputs import JointOutputs
 from timar_ros.nodes.messages import motion, shown_ns, to_stamp
@@ -37,6 +39,7 @@ class Retarget(ManagedNode):
     driver: HeadDriver
     _pacer: Pacer | None = None
     _states: Any = None
+    _flag: ControllerFlag | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__("retarget", **options)
@@ -52,6 +55,8 @@ class Retarget(ManagedNode):
             point_step=max(1, round(self.value("rate") / self.value("point_rate"))),
             stamped=self.value("stamp") == "presentation",
         )
+        if self._kind == "trajectory":
+            self._flag = ControllerFlag(self, self._outputs_of_robot.trajectory_topic)
         self._info: StreamInfo | None = None
         self._fresh()
         self._told = self.publish_on(RetargetInfo, "retarget_info", qos.latched())
@@ -80,7 +85,12 @@ class Retarget(ManagedNode):
     def _fresh(self) -> None:
         self.driver = HeadDriver(self._profile, retarget_options(self.value), self._outputs_of_robot, self._driving)
         self.driver.enabled = self._enabled
-        self._measured: dict[str, float] = {}
+        self._forget_states()
+
+    def _forget_states(self) -> None:
+        self._measured: dict[str, float] = {}  # the latest finite position of each joint
+        self._not_finite: set[str] = set()  # joints that the robot names and never told a finite position of
+        self._assumed: list[str] = []  # joints whose position was not known at the start
 
     def _simulated_time(self) -> bool:
         return bool(self.get_parameter("use_sim_time").value)
@@ -100,8 +110,11 @@ class Retarget(ManagedNode):
             time.sleep(1.0 / self._driving.rate)
 
     def cleanup(self) -> None:
-        """Forget the subscription that `configure` made."""
+        """Forget what `configure` made."""
         self._states = None
+        if self._flag is not None:
+            self._flag.close()
+            self._flag = None
 
     def changed(self, name: str, value: Any) -> None:  # noqa: ARG002
         """A gain or a speed has changed."""
@@ -125,7 +138,9 @@ class Retarget(ManagedNode):
         if self._pacer is not None and self._pacer.fault is not None:
             return ERROR, f"commands ended: {self._pacer.fault}", rows
         if r is None:
-            return WARN, "waiting for joint_states", rows
+            if self._not_finite:
+                return WARN, f"joint_states: positions are not finite: {', '.join(sorted(self._not_finite))}", rows
+            return WARN, f"waiting for joint_states of {', '.join(self._unknown())}", rows
         totals = {
             "frames rejected": r.rejected,
             "frames late": r.late,
@@ -134,16 +149,24 @@ class Retarget(ManagedNode):
         }
         for what, total in totals.items():
             count(what, max(total - self.statistics.counted(what), 0))
+        from_desired = None if self._flag is None else self._flag.poll()
+        if self._flag is not None:
+            rows[FLAG] = "not known" if from_desired is None else str(from_desired).lower()
         rows["gaze"] = self.value("gaze_mode") if self.driver.gaze else "none"
         rows["motion known ahead [s]"] = f"{((r.end_ns or self.driver.seen_ns) - self.now_ns()) * 1e-9:.3f}"
         if not self._measured:
             return WARN, "no joint_states: started from neutral", rows
+        if self._flag is not None and not self._driving.stamped:
+            broken = "accelerations" if from_desired else "velocities and accelerations"
+            return WARN, f"stamp 'zero': {broken} may exceed limits; use 'presentation' or output 'forward'", rows
         if self.statistics.grown("frames late"):
             ahead = self._info is not None and self._info.mode == "anticipatory"
             what = "the segmenter's planning_lead" if ahead else "playback_delay"
             return WARN, f"motion comes too late: raise {what} by at least {r.lookahead:.2f} s", rows
         if self.statistics.grown("frames rejected"):
             return WARN, "frames are not finite or out of range", rows
+        if self._assumed:
+            return WARN, f"started without joint_states of {', '.join(self._assumed)}: from neutral there", rows
         return OK, "following" if self._enabled else "stopped", rows
 
     # Inputs ---------------------------------------------------------------------------------------------------------
@@ -163,7 +186,7 @@ class Retarget(ManagedNode):
         now = self.now_ns()
         self.statistics.latency("motion ahead", (chunk.stamp_ns - now) * 1e-9)
         self.driver.push(now, chunk)
-        if self._measured and self.driver.retargeter is not None and not self.driver.gaze:
+        if self.driver.retargeter is not None and self._measured and not self.driver.gaze:
             self._listen_to_states(False)
 
     def _take_info(self, message: StreamInfo) -> None:
@@ -175,8 +198,12 @@ class Retarget(ManagedNode):
         self.statistics.count("interruptions")
 
     def _take_state(self, message: JointState) -> None:
-        self._measured = dict(zip(message.name, message.position, strict=False))
-        self.driver.measured(self._measured)
+        told = dict(zip(message.name, message.position, strict=False))
+        finite = {name: position for name, position in told.items() if math.isfinite(position)}
+        self._measured.update(finite)
+        self._not_finite |= told.keys() & set(self._profile.names)
+        self._not_finite -= self._measured.keys()
+        self.driver.measured(finite)
 
     def _take_gaze(self, message: Bool) -> None:
         if message.data:
@@ -213,14 +240,33 @@ class Retarget(ManagedNode):
         if now < self.driver.seen_ns - MAX_BACKLOG_NS:
             self.get_logger().warning("time went backwards: starting anew from where the robot is")
             self.driver.halt()
+            self._forget_states()
+            self._listen_to_states(True)
             self._activated_ns = now
         if self._activated_ns <= 0:
             self._activated_ns = now
-        if self.driver.retargeter is None:
-            known = any(name in self._measured for name in self._profile.names)
-            if known or now - self._activated_ns >= self.value("wait_for_state") * 1e9:
-                self.driver.start(now, self._measured)
+        if self.driver.retargeter is None and self._may_start(now):
+            self._assumed = self._unknown()
+            if self._assumed:
+                self.get_logger().warning(
+                    f"no joint_states of {', '.join(self._assumed)}: taken to be at neutral; raise wait_for_state if "
+                    "the robot tells them later"
+                )
+            self.driver.start(now, self._measured)
         self.driver.tick(now)
+
+    def _unknown(self) -> list[str]:
+        """Commanded joints that the robot has not told a position of."""
+        return [name for name in self._profile.names if name not in self._measured]
+
+    def _may_start(self, now: int) -> bool:
+        """Whether all commanded joints are known, or may be taken to be at neutral."""
+        if not self._unknown():
+            return True
+        wait_ns = round(self.value("wait_for_state") * 1e9)
+        if wait_ns and self._not_finite:
+            return False  # a robot that says NaN is there, and will say where it is
+        return now - self._activated_ns >= wait_ns
 
 
 def main() -> int:

@@ -31,12 +31,20 @@ PARAMETERS = (
     Parameter(
         "stamp",
         "presentation",
-        "stamp of trajectories: the time at which they begin, or 0 (at once) for a robot whose clock is not ours",
+        "stamp of trajectories: the time at which they begin, or 0 (at once) for a robot whose clock is not ours; "
+        "limits of velocity and acceleration then do not hold where the controller passes from one to the next",
         choices=("presentation", "zero"),
     ),
-    Parameter("point_rate", 50.0, "points per second in a trajectory [Hz]", 5.0, 500.0),
+    Parameter("point_rate", 50.0, "points per second in a trajectory [Hz]", 25.0, 500.0),
     Parameter("joint_states", False, "publish the commands as joint_states too, where no robot or simulator does"),
-    Parameter("wait_for_state", 1.0, "how long to wait for joint_states at the start, else neutral [s]", 0.0, 60.0),
+    Parameter(
+        "wait_for_state",
+        1.0,
+        "how long to wait at the start for joint_states of every joint, else it is taken to be at neutral; joints told "
+        "as NaN are waited for as long as that lasts, except with 0 [s]",
+        0.0,
+        60.0,
+    ),
     Parameter("neutral", _DEFAULT.neutral, "what is taken for the head's neutral pose", choices=NEUTRAL_MODES),
     Parameter("neutral_pose", [0.0, 0.0, 0.0], "rotation removed by 'fixed', FLAME axes [rad]", check=_three),
     Parameter("neutral_seconds", _DEFAULT.neutral_seconds, "time constant of 'running' [s]", 1.0, 600.0),

@@ -179,13 +179,14 @@ class Retargeter:
                     pose[index] = positions[name]
             self._follower.place(pose, self._is_neck)
 
-    def cancel(self, stamp_ns: int) -> int:
+    def cancel(self, stamp_ns: int, asked_ns: int | None = None) -> int:
         """Drop all frames and be back at neutral :data:`CANCEL_SECONDS` after a time, or as soon as the limits allow.
 
         Commands that were worked out for later are taken back, those that :meth:`advance` has given out included, as
         far as :data:`TAKEN_BACK` segments ago. Frames that are pushed after this call are faded in.
 
         :param stamp_ns: time from which on the motion is to change: that of the first command not yet sent, or later.
+        :param asked_ns: time after which the head is to be at neutral soon, if that is earlier.
         :returns: the last time [ns] whose command stands, at most a segment (40 ms) after ``stamp_ns``; what a caller
             holds of later ones is to be dropped, :meth:`advance` goes on from there.
         """
@@ -196,7 +197,8 @@ class Retargeter:
             tick, state = next((at for at in self._borders if at[0] >= border), self._borders[-1])
             if not self._owned:  # where another controller has the neck by now
                 state = np.where(self._is_neck[:, None], self._follower.state, state)
-            self._follower.leave(state, (stamp_ns + round(CANCEL_SECONDS * 1e9)) // self.period_ns)
+            asked = stamp_ns if asked_ns is None else asked_ns
+            self._follower.leave(state, (asked + round(CANCEL_SECONDS * 1e9)) // self.period_ns)
             self._borders = deque((at for at in self._borders if at[0] <= tick), TAKEN_BACK)
             self._tick, stamp_ns = tick, tick * self.period_ns
             kept = [part[: int(np.searchsorted(part.time_ns, stamp_ns, side="right"))] for part in self._pending]

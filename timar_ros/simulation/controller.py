@@ -21,7 +21,7 @@ class RejectedError(ValueError):
 
 @dataclass
 class _Trajectory:
-    """An accepted trajectory: ``times`` [N] ns absolute; velocity and acceleration [N, J] or None."""
+    """An accepted trajectory: ``times`` [N] ns; velocity and acceleration [N, J] or None."""
 
     times: NDArray[np.int64]
     position: Float
@@ -32,26 +32,44 @@ class _Trajectory:
 class TrajectoryController:
     """Follows joint trajectories as joint_trajectory_controller does.
 
-    A new trajectory replaces the old one at once, from the state that was commanded last; until its first point it is
-    approached from there. After its last point the last position is held. Points with positions only are joined
-    linearly, with velocities by cubics, with accelerations by quintics.
+    A new trajectory replaces the old one at once. If its first point is still ahead, it is approached from a state
+    before it, and what that state is depends on ``from_desired``; a first point that has passed needs no such state.
+    After its last point the last position is held. Points with positions only are joined linearly, with velocities by
+    cubics, with accelerations by quintics.
+
+    :meth:`update` is a control cycle as the real controller does it (4.42): the command is the trajectory's state one
+    cycle ahead; the state before a new trajectory is the measured one at this cycle, or, with ``from_desired``, the
+    last command with the time of the cycle that gave it, which is one cycle less than the time that it is meant for.
+    :meth:`take` and :meth:`sample` alone follow without these errors.
 
     :param names: the controller's joints.
     :param allow_partial: whether a trajectory may leave joints out; they stay where they are.
     :param allow_moving_end: whether the last point may have a velocity.
+    :param from_desired: the controller's ``interpolate_from_desired_state``.
     """
 
-    def __init__(self, names: Sequence[str], *, allow_partial: bool = True, allow_moving_end: bool = False) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        allow_partial: bool = True,
+        allow_moving_end: bool = False,
+        from_desired: bool = True,
+    ) -> None:
         self.names = tuple(names)
         self._allow_partial, self._allow_moving_end = allow_partial, allow_moving_end
-        self._last = np.zeros((3, len(self.names)))  # position, velocity, acceleration given last
+        self._from_desired = from_desired
+        self._hold(np.zeros(len(self.names)))
+
+    def _hold(self, position: Float) -> None:
+        self._last = np.stack([position, np.zeros_like(position), np.zeros_like(position)])  # before the trajectory
+        self._command, self._command_ns = self._last, 0  # of the last control cycle
         self._trajectory: _Trajectory | None = None
+        self._message: tuple[int, _Trajectory] | None = None  # a new one, its stamp and times from its start
 
     def reset(self, position: ArrayLike) -> None:
         """Hold these positions [J]; forget any trajectory."""
-        self._last = np.zeros((3, len(self.names)))
-        self._last[0] = np.asarray(position, dtype=np.float64)
-        self._trajectory = None
+        self._hold(np.array(position, dtype=np.float64))
 
     @property
     def active(self) -> bool:
@@ -95,23 +113,46 @@ class TrajectoryController:
                 f"velocity of the last point must be zero, not {np.abs(speed[-1]).max():.3g} rad/s "
                 "(allow_nonzero_velocity_at_trajectory_end is false)"
             )
-        start = stamp_ns or now_ns
-        absolute = start + np.round(seconds * 1e9).astype(np.int64)
-        if absolute[-1] < now_ns:
-            raise RejectedError(
-                f"trajectory ended {(now_ns - absolute[-1]) / 1e9:.3f} s ago: all points are in the past"
-            )
+        end = (stamp_ns or now_ns) + round(seconds[-1] * 1e9)
+        if end < now_ns:
+            raise RejectedError(f"trajectory ended {(now_ns - end) / 1e9:.3f} s ago: all points are in the past")
         self._last = self.sample(now_ns)
-        full = {name: None if part is None else self._all_joints(part, columns, name) for name, part in parts.items()}
-        before = 0 if absolute[0] <= now_ns else 1
-        if before:
-            absolute = np.concatenate([[now_ns], absolute])
-        rows = []
-        for index, name in enumerate(parts):
-            part = full[name]
-            rows.append(None if part is None else np.concatenate([self._last[index : index + 1][:before], part]))
+        full = [None if part is None else self._all_joints(part, columns, name) for name, part in parts.items()]
+        assert full[0] is not None
+        self._message = (stamp_ns, _Trajectory(np.round(seconds * 1e9).astype(np.int64), full[0], full[1], full[2]))
+        self._begin(now_ns, now_ns, self._last)
+
+    def update(self, now_ns: int, period_ns: int, position: ArrayLike, velocity: ArrayLike) -> Float:
+        """One control cycle: the command (position, velocity, acceleration), shape [3, J].
+
+        :param now_ns: the cycle's time.
+        :param period_ns: the time between two cycles.
+        :param position: measured, [J]; ``velocity`` likewise.
+        """
+        if self._message is not None:
+            if self._from_desired:
+                self._begin(now_ns, self._command_ns or now_ns, self._command)
+            else:
+                measured = [np.asarray(part, dtype=np.float64) for part in (position, velocity)]
+                self._begin(now_ns, now_ns, np.stack([*measured, np.zeros(len(self.names))]))
+            self._message = None
+        self._command, self._command_ns = self.sample(now_ns + period_ns), now_ns
+        return self._command
+
+    def _begin(self, now_ns: int, before_ns: int, before: Float) -> None:
+        """Follow the new trajectory, approached from a state [3, J] at a time if its first point is still ahead."""
+        assert self._message is not None
+        stamp_ns, given = self._message
+        times = (stamp_ns or now_ns) + given.times
+        rows = [given.position, given.velocity, given.acceleration]
+        if times[0] > before_ns:
+            times = np.concatenate([[before_ns], times])
+            rows = [
+                None if part is None else np.concatenate([before[index : index + 1], part])
+                for index, part in enumerate(rows)
+            ]
         assert rows[0] is not None
-        self._trajectory = _Trajectory(absolute, rows[0], rows[1], rows[2])
+        self._last, self._trajectory = before, _Trajectory(times, rows[0], rows[1], rows[2])
 
     def _columns(self, names: Sequence[str]) -> list[int]:
         if len(set(names)) != len(names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,11 +32,15 @@ class JointReading:
 
 
 class KinematicHead:
-    """Joints that are at once where they are told to be, but within their limits, as ros2_control's mock hardware."""
+    """Joints that are at once where they are told to be, but within their limits, as ros2_control's mock hardware.
+
+    :param lag: time constant [s] of joints that stay behind (first order) instead.
+    """
 
     engine = "kinematic"
 
-    def __init__(self, profile: RobotProfile) -> None:
+    def __init__(self, profile: RobotProfile, lag: float = 0.0) -> None:
+        self._lag = lag
         limits = profile.limits()
         self.names = tuple(profile.names)
         self._lower, self._upper = limits["lower"], limits["upper"]
@@ -51,7 +56,9 @@ class KinematicHead:
     def step(self, seconds: float) -> None:
         """Let time pass."""
         if seconds > 0:
-            self._previous, self._position = self._position, self._wanted
+            share = -math.expm1(-seconds / self._lag) if self._lag > 0.0 else 1.0
+            self._previous = self._position
+            self._position = self._previous + share * (self._wanted - self._previous) if share < 1.0 else self._wanted
             self._elapsed = seconds
 
     def read(self) -> JointReading:
@@ -138,17 +145,18 @@ class MujocoHead:
 Head = KinematicHead | MujocoHead
 
 
-def make_head(profile: RobotProfile, engine: str = "auto") -> Head:
+def make_head(profile: RobotProfile, engine: str = "auto", lag: float = 0.0) -> Head:
     """A simulated head.
 
     :param engine: ``mujoco``, ``kinematic``, or ``auto``: MuJoCo where it is installed.
+    :param lag: time constant [s] by which the kinematic engine's joints stay behind; MuJoCo's servos have their own.
     :raises MissingDependencyError: ``mujoco`` was asked for and is not installed.
     """
     if engine == "kinematic":
-        return KinematicHead(profile)
+        return KinematicHead(profile, lag)
     try:
         return MujocoHead(profile)
     except MissingDependencyError:
         if engine == "mujoco":
             raise
-        return KinematicHead(profile)
+        return KinematicHead(profile, lag)
