@@ -44,6 +44,7 @@ class BenchmarkRow:
     oracle_p50_s: float  # the fp32 oracle, one conversation after another
     critical_p50_s: float  # turn complete -> motion
     critical_p95_s: float
+    critical_p99_s: float
     critical_max_s: float
     idle_p50_s: float  # work between turns
     idle_mean_s: float  # its mean: the stepped policy works in one turn of several
@@ -155,6 +156,7 @@ def benchmark(
         oracle_p50_s=oracle_p50 * conversations,
         critical_p50_s=critical_p50,
         critical_p95_s=float(np.percentile(critical, 95)),
+        critical_p99_s=float(np.percentile(critical, 99)),
         critical_max_s=max(critical),
         idle_p50_s=float(np.median(idle)),
         idle_mean_s=float(np.mean(idle)),

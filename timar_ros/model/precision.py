@@ -31,6 +31,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise UserError(f"unknown device '{device}': use cpu, cuda, cuda:N or auto") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{device}': this PyTorch sees no CUDA device; use device=cpu")
+    if chosen.type == "cuda":  # convolutions in fp32 would keep ten bits of each factor (TF32) by default
+        torch.backends.cudnn.allow_tf32 = False
     return chosen
 
 
