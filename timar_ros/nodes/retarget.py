@@ -160,8 +160,11 @@ class Retarget(ManagedNode):
             broken = "accelerations" if from_desired else "velocities and accelerations"
             return WARN, f"stamp 'zero': {broken} may exceed limits; use 'presentation' or output 'forward'", rows
         if self.statistics.grown("frames late"):
-            ahead = self._info is not None and self._info.mode == "anticipatory"
-            what = "the segmenter's planning_lead" if ahead else "playback_delay"
+            if r.end_ns is not None and (other := another_clock((self.now_ns() - r.end_ns) * 1e-9)):
+                return WARN, other, rows
+            what = {"anticipatory": "planning_lead", "rolling": "hop_margin"}.get(
+                "" if self._info is None else self._info.mode, "playback_delay"
+            )
             return WARN, f"motion comes too late: raise {what} by at least {r.lookahead:.2f} s", rows
         if self.statistics.grown("frames rejected"):
             return WARN, "frames are not finite or out of range", rows

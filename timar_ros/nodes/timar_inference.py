@@ -126,7 +126,7 @@ class TimarInference(ManagedNode):
         if news["motion late"] and (words := another_clock(self._behind)):
             return WARN, words, rows
         if news["motion late"]:
-            what = "the segmenter's planning_lead" if self._anticipatory else "playback_delay"
+            what = {"anticipatory": "planning_lead", "rolling": "hop_margin"}.get(self.options.mode, "playback_delay")
             return WARN, f"{news['motion late']} turns came later than {what} allows: raise it", rows
         return OK, "answering" if self.model.trained else "answering, UNTRAINED model", rows
 
