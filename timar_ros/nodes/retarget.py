@@ -25,6 +25,7 @@ from timar_ros.nodes.pacing import Pacer
 from timar_ros.nodes.retarget_parameters import DYNAMIC, PARAMETERS, retarget_options
 from timar_ros.retarget import load_profile
 from timar_ros.srv import SetStyle
+from timar_ros.streaming.stream_info import allowance
 
 
 class Retarget(ManagedNode):
@@ -127,8 +128,7 @@ class Retarget(ManagedNode):
         if not self._measured:
             return WARN, "no joint_states: started from neutral", rows
         if self.statistics.grown("frames late"):
-            ahead = self._info is not None and self._info.mode == "anticipatory"
-            what = "the segmenter's planning_lead" if ahead else "playback_delay"
+            what = allowance("" if self._info is None else self._info.mode)
             return WARN, f"motion comes too late: raise {what} by at least {r.lookahead:.2f} s", rows
         if self.statistics.grown("frames rejected"):
             return WARN, "frames are not finite or out of range", rows

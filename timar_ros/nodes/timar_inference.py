@@ -24,7 +24,7 @@ from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
 from timar_ros.nodes.worker import Job, Worker
 from timar_ros.streaming.resampling import MODEL_RATE, MOTION_RATE
-from timar_ros.streaming.stream_info import dtype_of, info_of
+from timar_ros.streaming.stream_info import allowance, dtype_of, info_of
 from timar_ros.streaming.turn_types import TurnInput
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class TimarInference(ManagedNode):
         if news["turns dropped"]:
             return WARN, f"too slow: {news['turns dropped']} turns dropped", rows
         if news["motion late"]:
-            what = "the segmenter's planning_lead" if self._anticipatory else "playback_delay"
+            what = allowance(self.options.mode)
             return WARN, f"{news['motion late']} turns came later than {what} allows: raise it", rows
         return OK, "answering" if self.model.trained else "answering, UNTRAINED model", rows
 
