@@ -23,6 +23,7 @@ from layouts import foxglove, message_paths, split, value_at
 from ros_bench import PATIENCE
 from tiny_models import tiny_model
 
+from timar_ros.data.bag_messages import frames_of
 from timar_ros.data.bags import BagReader
 from timar_ros.data.motion import read_motion, write_motion
 from timar_ros.model import save_timar
@@ -137,6 +138,51 @@ def test_so_does_motion_made_ahead(own, tmp_path):
     assert np.abs(offline).max() > 0.01
     info = json.loads((tmp_path / "demo" / "run.json").read_text())
     assert (info["dropped"], info["lost_samples"]) == (0, 0)
+
+
+ROLLING = ("--mode", "rolling", "--hop", 0.04, "--hop-margin", 0.2, "--look-ahead", 0.6, "--seed", 7)
+"""All of rolling mode's options off their defaults."""
+
+
+@pytest.fixture(scope="module")
+def rolled(own, tmp_path_factory):
+    """A run in rolling mode, with the agent's speech ahead of its time."""
+    out = tmp_path_factory.mktemp("rolled") / "demo"
+    return out, run(*arguments(own, out, "--speed", 0, "--no-report", *ROLLING))
+
+
+def test_so_does_rolling_motion(rolled, own, tmp_path):
+    """A hop has as many frames as its length says, and each frame lies where the speech lies that it goes with."""
+    out, live = rolled
+    assert live.returncode == 0, live.stdout + live.stderr
+    files = ("--user", own / "user.wav", "--agent", own / "agent.wav", "--user-motion", own / "user.npz")
+    made = {}
+    for ahead in ("--speech-ahead", "--no-speech-ahead"):
+        npz = tmp_path / f"{ahead}.npz"
+        done = run("generate", *files, "--model", own / "tiny", *ROLLING, ahead, "--out", npz)
+        assert done.returncode == 0, done.stderr
+        made[ahead] = read_motion(npz)
+    np.testing.assert_array_equal(read_motion(out / "motion.npz"), made["--speech-ahead"])
+    assert np.abs(made["--speech-ahead"] - made["--no-speech-ahead"]).max() > 0.01
+    results = json.loads((out / "run.json").read_text())
+    # 3.3 s in hops of 0.04 s.
+    assert (results["mode"], results["turns"]) == ("rolling", 83)
+    assert (results["dropped"], results["lost_samples"], results["limit_violations"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("source", ["turns", "audio"])
+def test_a_bag_of_a_rolling_run_replays_to_the_same_bytes(rolled, own, tmp_path, source):
+    out, live = rolled
+    assert live.returncode == 0, live.stdout + live.stderr
+    done = run("replay", out, "--out", tmp_path / "again", "--model", own / "tiny", "--input", source, "--quiet")
+    assert done.returncode == 0, done.stderr
+    motion = []
+    for bag in (out / "bag", tmp_path / "again" / "bag"):
+        with BagReader(bag) as reader:
+            topic = reader.find("agent/motion")
+            motion.append({m.turn: frames_of(m).tobytes() for _, _, m in reader.messages({topic})})
+    assert len(motion[0]) == 83
+    assert motion[0] == motion[1], done.stdout
 
 
 def test_its_bag_holds_the_whole_conversation(finished, own):

@@ -23,7 +23,8 @@ SUMMARY = "run the whole ROS graph on the sample conversation (or your own) and 
 
 OWN = ("recording", "user", "agent", "user_motion")
 OPTIONS = (
-    "speed", "model", "robot", "mode", "planning_lead", "seed", "device", "dtype", "namespace", "params_file"
+    "speed", "model", "robot", "mode", "planning_lead", "hop", "hop_margin", "look_ahead", "seed", "device", "dtype",
+    "namespace", "params_file",
 )  # fmt: skip
 
 

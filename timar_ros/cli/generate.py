@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="NPZ", required=True, help="where the motion goes: exp, pose, rate, speaking")
     add_sampling_arguments(parser)
     add_flags(parser, PipelineOptions, ["normalising"])
+    parser.add_argument(
+        "--speech-ahead",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="rolling: the agent's speech comes ahead of its time, as from a speech synthesizer (default: it does)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -101,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
             user_rate=user_rate,
             agent_rate=agent_rate,
             motion_rate=motion_rate,
+            speech_ahead=args.speech_ahead,
         )
     took = time.perf_counter() - began
     write_motion(args.out, frames, speaking=speaking_frames(agent, agent_rate, len(frames)))

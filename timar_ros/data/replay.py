@@ -138,7 +138,9 @@ def turns_of_events(
     builder = TurnBuilder.of(options, turn_seconds, max_ahead=120.0)
     arrived = 0
     for event in events:
-        arrived = event.arrived_ns
+        arrived, first = event.arrived_ns, not arrived
+        if first:
+            builder.advance(arrived)  # by this clock the first utterance is ahead, or is not
         if isinstance(event, AudioEvent):
             builder.add_audio(
                 event.role,

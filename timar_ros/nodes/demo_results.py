@@ -19,6 +19,7 @@ from timar_ros.evaluation import bag_metrics
 from timar_ros.motion import MOTION_RATE
 from timar_ros.nodes.observer import Seen
 from timar_ros.retarget.profile import RobotProfile, load_profile
+from timar_ros.streaming.stream_info import step_seconds
 
 SLACK = 1e-6
 """Rounding that is no violation."""
@@ -34,6 +35,7 @@ class Results:
     seconds: float
     """Length of the recording."""
     turns: int
+    """In rolling mode these are hops."""
     dropped: int
     """Turns without motion."""
     lost_samples: int
@@ -43,7 +45,7 @@ class Results:
     latency_p95: float
     latency_max: float
     real_time_factor: float
-    """Mean latency over the length of a turn: what part of real time the answer takes."""
+    """Mean latency over the length of a turn or hop: what part of real time the answer takes."""
     joint_states: int
     limit_violations: int
     """Commanded joint positions, velocities and accelerations beyond the robot's limits."""
@@ -110,7 +112,7 @@ def conclude(folder: Path, seen: Seen, seconds: float, robot: str) -> Results:
         latency_p50=float(np.percentile(latency, 50)),
         latency_p95=float(np.percentile(latency, 95)),
         latency_max=float(latency.max()),
-        real_time_factor=float(latency.mean()) / (info.turn_duration if info is not None else 1.0),
+        real_time_factor=float(latency.mean()) / (step_seconds(info) if info is not None else 1.0),
         joint_states=0 if recording.joints is None else len(recording.joints.time),
         limit_violations=commanded_violations(folder / "bag", profile),
         measured_violations=int(measured.get("limit_violations", 0) + measured.get("speed_violations", 0)),

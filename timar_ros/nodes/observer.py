@@ -29,6 +29,8 @@ class Seen:
     """Time of each turn's first sample [ns]."""
     motion: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     """The agent's frames [F, 56] by turn."""
+    ahead: set[int] = field(default_factory=set)
+    """Rolling mode: the hops after which the agent's speech was known; their motion goes with what is said then."""
     latency: dict[int, float] = field(default_factory=dict)
     """From the turn's arrival to its motion's, both at this process [s]."""
     presented_until_ns: int = 0
@@ -51,13 +53,20 @@ class Seen:
         return sorted(set(range(max(self.turns) + 1)) - set(self.motion))
 
     def frames(self) -> NDArray[np.float32]:
-        """All motion [T, 56] in order, NaN for turns without."""
+        """All motion [T, 56], each frame at the time of the speech that it goes with; NaN for turns without.
+
+        Where the agent's speech is known from the first hop on, nothing moves before: the head rests.
+        """
         if not self.motion:
             return np.zeros((0, MOTION_SIZE), np.float32)
         length = len(next(iter(self.motion.values())))
-        made = np.full((length * (max(self.motion) + 1), MOTION_SIZE), np.nan, np.float32)
-        for number, frames in self.motion.items():
-            made[number * length : number * length + len(frames)] = frames
+        shift = 0 if self.info is None else round(self.info.playback_delay * MOTION_RATE)
+        starts = {number: number * length + (shift if number in self.ahead else 0) for number in self.motion}
+        made = np.full((max(starts.values()) + length, MOTION_SIZE), np.nan, np.float32)
+        if 0 in starts:
+            made[: starts[0]] = 0.0
+        for number, frames in sorted(self.motion.items()):
+            made[starts[number] : starts[number] + len(frames)] = frames
         return made
 
 
@@ -99,6 +108,8 @@ class Observer(Node):
         if message.phase == self._phase:
             seen.turns[message.number] = seen.progress
             seen.turn_stamps[message.number] = to_ns(message.header.stamp)
+            if len(message.agent_ahead):
+                seen.ahead.add(message.number)
             self._note_latency(message.number, seen.progress)
 
     def _take_motion(self, message: FlameMotion) -> None:

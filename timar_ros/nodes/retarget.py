@@ -29,6 +29,7 @@ from timar_ros.nodes.process import run
 from timar_ros.nodes.retarget_parameters import DYNAMIC, PARAMETERS, retarget_options
 from timar_ros.retarget import load_profile
 from timar_ros.srv import SetStyle
+from timar_ros.streaming.stream_info import allowance
 
 
 class Retarget(ManagedNode):
@@ -162,9 +163,7 @@ class Retarget(ManagedNode):
         if self.statistics.grown("frames late"):
             if r.end_ns is not None and (other := another_clock((self.now_ns() - r.end_ns) * 1e-9)):
                 return WARN, other, rows
-            what = {"anticipatory": "planning_lead", "rolling": "hop_margin"}.get(
-                "" if self._info is None else self._info.mode, "playback_delay"
-            )
+            what = allowance("" if self._info is None else self._info.mode)
             return WARN, f"motion comes too late: raise {what} by at least {r.lookahead:.2f} s", rows
         if self.statistics.grown("frames rejected"):
             return WARN, "frames are not finite or out of range", rows

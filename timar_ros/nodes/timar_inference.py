@@ -25,7 +25,7 @@ from timar_ros.nodes.messages import motion_message, to_stamp, turn
 from timar_ros.nodes.parameters import names
 from timar_ros.nodes.process import run
 from timar_ros.nodes.worker import Job, Worker
-from timar_ros.streaming.stream_info import dtype_of, info_of
+from timar_ros.streaming.stream_info import allowance, dtype_of, info_of
 from timar_ros.streaming.turn_types import TurnInput
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class TimarInference(ManagedNode):
         if news["motion late"] and (words := another_clock(self._behind)):
             return WARN, words, rows
         if news["motion late"]:
-            what = {"anticipatory": "planning_lead", "rolling": "hop_margin"}.get(self.options.mode, "playback_delay")
+            what = allowance(self.options.mode)
             return WARN, f"{news['motion late']} turns came later than {what} allows: raise it", rows
         return OK, "answering" if self.model.trained else "answering, UNTRAINED model", rows
 

@@ -41,6 +41,19 @@ def info_of(model: Timar, options: PipelineOptions) -> dict[str, Any]:
     }
 
 
+def step_seconds(info: Any) -> float:
+    """How much of the conversation a turn of the running pipeline takes [s]; in rolling mode a turn here is a hop.
+
+    :param info: a StreamInfo message.
+    """
+    return float(info.hop if info.mode == "rolling" else info.turn_duration)
+
+
+def allowance(mode: str) -> str:
+    """Name of the option that gives motion the time to be made and to travel; it is too short where motion is late."""
+    return {"anticipatory": "the segmenter's planning_lead", "rolling": "hop_margin"}.get(mode, "playback_delay")
+
+
 def dtype_of(model: Timar) -> str:
     """Number type of a loaded model, as the loader takes it: int8 where the products are quantised."""
     from timar_ros.model.packing import Int8Linear
