@@ -14,10 +14,10 @@ import pytest
 from timar_ros.cli.main import build_parser
 from timar_ros.data.bag_types import typestore
 from timar_ros.errors import UserError
+from timar_ros.motion import MOTION_RATE
 from timar_ros.nodes.graph import GraphOptions, describe
 from timar_ros.options import add_flags, check, from_plain, given, option, options_of, to_plain
 from timar_ros.streaming.options import PipelineOptions
-from timar_ros.streaming.resampling import MOTION_RATE
 from timar_ros.streaming.turns import TurnBuilder
 
 OPTIONS = options_of(PipelineOptions)

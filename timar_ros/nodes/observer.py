@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from timar_ros.motion import MOTION_SIZE
+from timar_ros.motion import MOTION_RATE, MOTION_SIZE
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.nodes import qos
 from timar_ros.nodes.messages import motion, to_ns
