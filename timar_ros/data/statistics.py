@@ -11,6 +11,8 @@ from scipy.signal import butter, filtfilt, welch
 
 FRAME_RATE = 25
 SAMPLES_PER_FRAME = 640
+# Frames by which a jaw is looked for before and after the sound.
+MAX_LAG = 12
 
 
 def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -22,7 +24,9 @@ def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def correlation_at(driver: NDArray[np.float64], follower: NDArray[np.float64], lag: int) -> float:
-    """Pearson correlation of a track with another one that follows ``lag`` frames later."""
+    """Pearson correlation of a track with another one that follows ``lag`` frames later (below 0: comes before)."""
+    if lag < 0:
+        driver, follower, lag = follower, driver, -lag
     length = min(len(driver), len(follower) - lag)
     return float(np.corrcoef(driver[:length], follower[lag : lag + length])[0, 1])
 
@@ -77,7 +81,7 @@ def describe(
     jaw = motion[:, 50].astype(np.float64)
     deviation = motion.std(axis=0)
     change = np.diff(motion, axis=0).std(axis=0) / np.maximum(deviation, 1e-9)
-    lags = [correlation_at(energy, jaw, lag) for lag in range(8)]
+    at = {lag: correlation_at(energy, jaw, lag) for lag in range(-MAX_LAG, MAX_LAG + 1)}
     own = speaking(speech)
     frequency, power = welch(motion[:, 53], FRAME_RATE, nperseg=min(250, len(motion)))
     made: dict[str, Any] = {
@@ -87,9 +91,9 @@ def describe(
         "jaw_mean": float(jaw.mean()),
         "jaw_sd": float(jaw.std()),
         "jaw_change": float(change[50]),
-        "jaw_energy_correlation": lags[0],
-        "jaw_energy_best": max(lags),
-        "jaw_energy_lag": int(np.argmax(lags)),
+        "jaw_energy_correlation": at[0],
+        "jaw_energy_best": max(at.values()),
+        "jaw_energy_lag": max(at, key=lambda lag: at[lag]),
         "head_mean": motion[:, 53:].mean(axis=0).tolist(),
         "head_sd": deviation[53:].tolist(),
         "head_change": change[53:].tolist(),

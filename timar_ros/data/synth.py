@@ -25,19 +25,23 @@ from timar_ros.data.synth_motion import move
 from timar_ros.data.synth_voices import SAMPLE_RATE, Voice, require_engines, voices
 from timar_ros.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 FRAME_RATE = 25
 MANIFEST = "synth.json"
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """``audio [2, n]`` at 16 kHz in [-1, 1], ``motion [2, T, 56]`` in TIMAR order, and what was said when."""
+    """``audio [2, n]`` at 16 kHz in [-1, 1], ``motion [2, T, 56]`` in TIMAR order, and what was said when.
+
+    ``liveliness``: how much either head moves against a person of average manners (:class:`Manner`).
+    """
 
     audio: NDArray[np.float32]
     motion: NDArray[np.float32]
     utterances: tuple[Utterance, ...]
     cast: tuple[Voice, Voice]
+    liveliness: tuple[float, float] = (1.0, 1.0)
 
 
 def split_of(number: int) -> str:
@@ -66,7 +70,8 @@ def converse(cast: tuple[Voice, Voice], duration: float, rng: np.random.Generato
     """Let two voices talk for ``duration`` seconds and move as their manners are."""
     manners = (manner_of(cast[0], ood), manner_of(cast[1], ood))
     dialogue = hold_conversation(cast, (manners[0].habits, manners[1].habits), duration, rng)
-    return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast)
+    liveliness = (manners[0].liveliness, manners[1].liveliness)
+    return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast, liveliness)
 
 
 def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
@@ -80,6 +85,7 @@ def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
         write_motion(folder / f"{stem}.npz", talk.motion[index], FRAME_RATE)
     about = {
         "voices": [asdict(voice) for voice in talk.cast],
+        "liveliness": list(talk.liveliness),
         # Speakers are numbered from 1 in file names.
         "utterances": [{**asdict(u), "speaker": u.speaker + 1} for u in talk.utterances],
     }

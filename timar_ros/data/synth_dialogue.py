@@ -40,7 +40,10 @@ class Habits:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A stretch of one speaker's speech, or a silent reaction (``kind`` nod); times in seconds from the start."""
+    """A stretch of one speaker's speech, or a silent reaction (``kind`` nod); times in seconds from the start.
+
+    ``amplitude``, ``cycles``: of a nod, its size against the person's own and how often the head goes down.
+    """
 
     speaker: int
     start: float
@@ -50,6 +53,7 @@ class Utterance:
     turn_start: bool = False
     turn_end: bool = False
     amplitude: float = 1.0
+    cycles: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,10 @@ class _Timeline:
     def nod(self, speaker: int, at: float) -> None:
         """A silent nod that begins at a time."""
         if 0 < at < self.samples / SAMPLE_RATE - 1:
-            size = float(np.clip(self.rng.normal(1.0, 0.2), 0.5, 1.6))
-            self.utterances.append(Utterance(speaker, at, at + 0.8, "nod", "", amplitude=size))
+            size = float(np.clip(self.rng.normal(1.0, 0.2), 0.6, 1.6))
+            # Half of all nods are single; the others go down two or three times.
+            cycles = 1.0 if self.rng.random() < 0.5 else float(self.rng.uniform(1.7, 3.0))
+            self.utterances.append(Utterance(speaker, at, at + 0.8, "nod", "", amplitude=size, cycles=cycles))
 
     def react(self, listener: int, habits: Habits, phrase_end: float, last: bool) -> None:
         """What the listener does at the partner's phrase end."""
