@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from timar_ros.data.files import atomic_path
 from timar_ros.data.motion import write_motion
 from timar_ros.data.processes import run_all
 from timar_ros.data.synth_dialogue import Utterance, hold_conversation, record
-from timar_ros.data.synth_manner import manner_of
+from timar_ros.data.synth_manner import draw_liveliness, manner_of
 from timar_ros.data.synth_motion import move
 from timar_ros.data.synth_voices import SAMPLE_RATE, Voice, require_engines, voices
 from timar_ros.errors import UserError
@@ -68,7 +68,11 @@ def make_conversation(
 
 def converse(cast: tuple[Voice, Voice], duration: float, rng: np.random.Generator, ood: bool = False) -> Conversation:
     """Let two voices talk for ``duration`` seconds and move as their manners are."""
-    manners = (manner_of(cast[0], ood), manner_of(cast[1], ood))
+    # How lively somebody is today does not belong to the voice: nothing that is heard may tell it.
+    manners = (
+        replace(manner_of(cast[0], ood), liveliness=draw_liveliness(rng)),
+        replace(manner_of(cast[1], ood), liveliness=draw_liveliness(rng)),
+    )
     dialogue = hold_conversation(cast, (manners[0].habits, manners[1].habits), duration, rng)
     liveliness = (manners[0].liveliness, manners[1].liveliness)
     return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast, liveliness)

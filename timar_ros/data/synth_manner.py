@@ -17,10 +17,11 @@ class Manner:
 
     ``jaw_closed`` at rest and ``jaw_gain`` per unit of articulation; ``neutral [50]`` and ``head_rest [3]`` where the
     face and head rest; ``expression_gain`` scales the face's movement,
-    ``liveliness`` the head's (0.45–2.2, the same share of people in every octave); ``gaze_side``: where the head turns when
-    taking the floor (-1 or 1); ``tilt_side``: to which side it tilts; ``nod_hertz``, ``nod_cycles`` and ``nod_size`` of
-    a backchannel's nod; ``beat`` of a stressed syllable; ``mirror``: share of the partner's posture taken over;
-    ``warmth``: how much of the partner's smile is answered; ``rates [11]``: gains of the face's actions.
+    ``liveliness`` the head's, which belongs to the day and not to the voice (:func:`draw_liveliness`); ``gaze_side``:
+    where the head turns when taking the floor (-1 or 1); ``tilt_side``: to which side it tilts; ``nod_hertz``,
+    ``nod_cycles`` and ``nod_size`` of a backchannel's nod; ``beat`` of a stressed syllable; ``mirror``: share of the
+    partner's posture taken over; ``warmth``: how much of the partner's smile is answered; ``rates [11]``: gains of the
+    face's actions.
     """
 
     jaw_closed: float
@@ -44,6 +45,11 @@ class Manner:
 ACTIONS = 11
 # How much more the liveliest person's head moves than a person of average manners, and how much more than the stillest.
 LIVELIEST, SPAN = 2.2, 5.0
+
+
+def draw_liveliness(rng: np.random.Generator) -> float:
+    """How much a head moves against one of average manners: 0.44–2.2, as many people in every octave."""
+    return float(np.exp(rng.uniform(np.log(LIVELIEST / SPAN), np.log(LIVELIEST))))
 
 
 def manner_of(voice: Voice, ood: bool) -> Manner:
@@ -70,7 +76,7 @@ def manner_of(voice: Voice, ood: bool) -> Manner:
         neutral=rng.normal(0, 0.3, 50),
         head_rest=rng.normal(0, 1, 3) * np.array([0.08, 0.1, 0.05]),
         expression_gain=float(np.exp(rng.normal(0, 0.15)) * np.sqrt(wide)),
-        liveliness=float(np.exp(rng.uniform(np.log(LIVELIEST / SPAN), np.log(LIVELIEST)))),
+        liveliness=1.0,
         # Habits most people share, which a model can learn; the others' side is learnt from the voice.
         gaze_side=side * (1.0 if rng.random() < 0.8 else -1.0),
         tilt_side=side * (1.0 if rng.random() < 0.8 else -1.0),

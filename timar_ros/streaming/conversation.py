@@ -32,6 +32,7 @@ class Conversation:
         0: white (the paper); default: what the model recommends.
     :param head_crossover: frequency [Hz] below which the head moves as it was drawn, and above which as it is to be
         expected; 0: as drawn throughout (the paper); default: what the model recommends.
+    :param liveliness: how much the head moves against an average person's, within 0.3 and 2 (models with a joint head).
     :param engine: ``cached``, or ``oracle``: the same by recomputing the whole window every turn. Models whose
         attention is not causal, or that have a decoder, always get the oracle, and the log says so.
     :raises UserError: on values that cannot be.
@@ -53,6 +54,7 @@ class Conversation:
         kept_turns: int = 3,
         noise_correlation: float | None = None,
         head_crossover: float | None = None,
+        liveliness: float = 1.0,
         engine: str = "cached",
     ) -> None:
         self.batch = ConversationBatch(
@@ -72,6 +74,7 @@ class Conversation:
             kept_turns=kept_turns,
             noise_correlation=noise_correlation,
             head_crossover=head_crossover,
+            liveliness=liveliness,
         )
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.float32]
 
-_NOISE, _ORDER = 0, 1
+_NOISE, _ORDER, _MOVEMENT = 0, 1, 2
 _HEAD = slice(53, 56)
 # The correlated noise forgets what is this many time constants old (0.1 %): with one pole, and with two.
 _TAIL, _LONG_TAIL = 7, 6
@@ -40,6 +40,11 @@ def turn_noise(
     if head_correlation > 0:
         drawn[..., _HEAD] = _filtered(white, turn, _smooth_kernel(frames, head_correlation), _HEAD)
     return drawn[0], drawn[1:]
+
+
+def movement_noise(seed: int, turn: int, coefficients: int) -> Frames:
+    """Unit normal noise ``[K, 3]`` of a turn's head movement, for a model that draws it as one (joint head)."""
+    return _generator(seed, turn, _MOVEMENT).standard_normal((coefficients, 3), dtype=np.float32)
 
 
 def frame_order(seed: int, turn: int, frames: int, order: str) -> NDArray[np.int64]:
