@@ -2,8 +2,9 @@
 
     python scripts/train_mini.py --out DIR --seconds 400 [--conversations 1000] [--start models/timar-mini] ...
 
-DIR gets ``model/`` (the model to ship, written early and again and again), ``run/`` (checkpoints and log) and
-``times.json``. Called again with the same DIR it goes on where it stopped. The package need not be installed.
+DIR gets ``model/`` (the model to ship, written early and again and again), ``run/`` (checkpoints and log), ``synth/``
+(the conversations) and ``times.json``. Called again with the same folders it goes on where it stopped. The package need
+not be installed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--data", type=Path, help="folder of the conversations (default: OUT/synth)")
+    parser.add_argument("--run", type=Path, help="folder of checkpoints and log (default: OUT/run)")
     parser.add_argument("--config", default="config/train/timar_mini.yaml")
     parser.add_argument("--start", help="folder of a model to go on from")
     parser.add_argument("--batch", type=int, default=48, help="clips a step")
@@ -72,7 +74,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     config = load_config(args.config, [*args.set, "optimiser.steps=null", "optimiser.epochs=null",
                                        f"optimiser.seconds={args.seconds}"])  # fmt: skip
-    run = args.out / "run"
+    run = args.run or args.out / "run"
     # What is left after this, less what exporting takes.
     reserve = 25.0 if args.seconds > 120 else 0.2 * args.seconds
     left = max(5.0, args.seconds - (time.monotonic() - began) - reserve)

@@ -124,7 +124,7 @@ class TestConfig:
             ({"optimiser": {"lr": 1}}, "unknown key 'optimiser.lr'"),
             ({"optimiser": {"batch_size": "many"}}, "optimiser.batch_size must be of type int"),
             ({"optimiser": {"batch_size": True}}, "optimiser.batch_size must be of type int"),
-            ({"optimiser": {"steps": 3}}, "either steps or epochs"),
+            ({"optimiser": {"steps": 3}}, "one of steps, epochs and seconds"),
             ({"optimiser": {"betas": [0.9]}}, "optimiser.betas must be a list of 2"),
             ({"masks": {"token_drop": 2.0}}, "masks.token_drop must be a probability"),
             ({"family": "gan"}, "family must be one of"),
