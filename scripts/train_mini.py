@@ -76,7 +76,7 @@ def main() -> None:
                                        f"optimiser.seconds={args.seconds}"])  # fmt: skip
     run = args.run or args.out / "run"
     # What is left after this, less what exporting takes.
-    reserve = 25.0 if args.seconds > 120 else 0.2 * args.seconds
+    reserve = 40.0 if args.seconds > 120 else 0.2 * args.seconds
     left = max(5.0, args.seconds - (time.monotonic() - began) - reserve)
     config = replace(
         config,
@@ -114,6 +114,7 @@ def main() -> None:
 
     metrics = trainer.fit(report)
     note(f"{trainer.step} steps trained")
+    torch.set_num_threads(os.cpu_count() or 1)
     export_model(run, args.out / "model")
     note("exported")
     print(json.dumps(metrics))

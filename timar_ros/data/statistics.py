@@ -23,7 +23,7 @@ def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(filtfilt(*smoothing, np.log(np.sqrt(power) + 1e-3)))
 
 
-def correlation_at(driver: NDArray[np.float64], follower: NDArray[np.float64], lag: int) -> float:
+def correlation_at(driver: NDArray[np.floating], follower: NDArray[np.floating], lag: int) -> float:
     """Pearson correlation of a track with another one that follows ``lag`` frames later (below 0: comes before)."""
     if lag < 0:
         driver, follower, lag = follower, driver, -lag

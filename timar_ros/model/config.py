@@ -112,7 +112,7 @@ class TimarConfig:
     head: str = "frame"  # how head pose is drawn: frame by frame (the paper), or joint: a turn as one movement
     joint_width: int = 384
     joint_depth: int = 4
-    joint_coefficients: int = 14  # cosines of a turn's movement, for each of the head's angles
+    joint_coefficients: int = 14  # sines of a turn's movement, for each of the head's angles
     joint_steps: int = 8  # of the joint head's sampler
 
     def __post_init__(self) -> None:

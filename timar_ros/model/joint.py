@@ -1,10 +1,11 @@
-"""The joint head: a turn's head poses drawn as one movement, by rectified flow over the coefficients of its cosines.
+"""The joint head: a turn's head poses drawn as one movement, by rectified flow over the coefficients of its sines.
 
 Frames drawn one by one cannot agree on when a nod begins. Here a turn of F frames of the head's three angles is one
-point of K x 3 numbers, the first K coefficients of an orthonormal DCT-II of the head's way from where it was last
-(K = 14 of 25: up to 6.5 Hz). A network learns the velocity from noise to that point (Liu et al. 2022, arXiv 2209.03003;
-Lipman et al. 2022, arXiv 2210.02747) given the conditioning of all F frames, the last frames shown, and how lively the
-head is.
+point of K x 3 numbers: the first K coefficients of an orthonormal sine transform (DST-VII) of the head's way from where
+it was last. Its sines are 0 at the frame before the turn and free at the turn's end, so that turns join by construction
+(K = 14 of 25 frames: up to 7 Hz). A network learns the velocity from noise to that point (Liu et al. 2022, arXiv
+2209.03003; Lipman et al. 2022, arXiv 2210.02747) given the conditioning of all F frames, the last frames shown, and how
+lively the head is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.fft import dct
 from torch import Tensor, nn
 
 # Frames before the turn that the head knows of, and the sizes of what conditions it.
@@ -27,9 +27,10 @@ SHOWN_NOISE = 0.04
 
 
 @functools.cache
-def cosines(count: int, frames: int, device: torch.device) -> Tensor:
-    """The first ``count`` rows of the orthonormal DCT-II of ``frames`` points, ``[K, F]``."""
-    rows: np.ndarray = dct(np.eye(frames), norm="ortho", axis=0)[:count]
+def sines(count: int, frames: int, device: torch.device) -> Tensor:
+    """The first ``count`` rows of the orthonormal DST-VII of ``frames`` points, ``[K, F]``."""
+    rank, frame = np.arange(count)[:, None], np.arange(frames)[None, :]
+    rows = 2 / math.sqrt(2 * frames + 1) * np.sin(math.pi * (2 * rank + 1) * (frame + 1) / (2 * frames + 1))
     return torch.as_tensor(rows, dtype=torch.float32, device=device)
 
 
@@ -94,21 +95,22 @@ class JointHead(nn.Module):
         out: Tensor = self.out_proj(nn.functional.silu(h)).float()
         return out
 
-    def encode(self, poses: Tensor, shown: Tensor, scale: Tensor) -> Tensor:
-        """Poses ``[n, F, 3]`` as coefficients ``[n, 3K]`` of the way from where the head was last, in units of
-        ``scale [K, 3]``.
+    def encode(self, poses: Tensor, last: Tensor, scale: Tensor) -> Tensor:
+        """Poses ``[n, F, 3]`` as coefficients ``[n, 3K]`` of the way from ``last [n, 3]``, in units of ``scale``.
+
+        :param scale: deviation of each coefficient, ``[K, 3]``.
         """
         with torch.autocast(poses.device.type, enabled=False):
-            away = poses.float() - _last(shown).unsqueeze(1)
-            made = torch.einsum("kf,nfa->nka", cosines(self.coefficients, self.frames, poses.device), away)
+            away = poses.float() - last.unsqueeze(1)
+            made = torch.einsum("kf,nfa->nka", sines(self.coefficients, self.frames, poses.device), away)
             return (made / scale).flatten(1)
 
-    def decode(self, coefficients: Tensor, shown: Tensor, scale: Tensor) -> Tensor:
-        """The inverse of :meth:`encode`: poses ``[n, F, 3]``, smooth up to the last of the cosines."""
-        with torch.autocast(shown.device.type, enabled=False):
+    def decode(self, coefficients: Tensor, last: Tensor, scale: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`: poses ``[n, F, 3]``, smooth up to the last of the sines."""
+        with torch.autocast(last.device.type, enabled=False):
             made = coefficients.float().unflatten(1, (self.coefficients, 3)) * scale
-            way = torch.einsum("kf,nka->nfa", cosines(self.coefficients, self.frames, made.device), made)
-            return way + _last(shown).unsqueeze(1)
+            way = torch.einsum("kf,nka->nfa", sines(self.coefficients, self.frames, made.device), made)
+            return way + last.unsqueeze(1)
 
     def loss(
         self,
@@ -137,7 +139,7 @@ class JointHead(nn.Module):
         shown = shown + SHOWN_NOISE * normal(count, 1, 3) + 0.25 * SHOWN_NOISE * normal(count, SHOWN, 3)
         shown = torch.where((chance(count) < SHOWN_DROP).view(-1, 1, 1), torch.nan, shown)
         style = torch.where(chance(count) < STYLE_DROP, torch.nan, style)
-        target = self.encode(poses, shown, scale).repeat(draws, 1)
+        target = self.encode(poses, _last(shown, poses[:, 0]), scale).repeat(draws, 1)
         context = self.context(z, shown, style).repeat(draws, 1)
         time = torch.sigmoid(normal(draws * count))
         noise = normal(*target.shape)
@@ -171,7 +173,8 @@ class JointHead(nn.Module):
                 given, without = speed.chunk(2)
                 speed = without + guidance * (given - without)
             x = x + (then - now) * speed
-        return self.decode(x, shown, scale)
+        # A head that was not seen yet begins at the set's mean.
+        return self.decode(x, _last(shown, torch.zeros_like(x[:, :3])), scale)
 
 
 def _time(share: float) -> float:
@@ -179,7 +182,7 @@ def _time(share: float) -> float:
     return 0.5 * share + 0.5 * (1 - math.cos(math.pi * share)) / 2
 
 
-def _last(shown: Tensor) -> Tensor:
-    """The pose shown last ``[n, 3]``; the set's mean, which is 0, where none is known."""
+def _last(shown: Tensor, unknown: Tensor) -> Tensor:
+    """The pose shown last ``[n, 3]``; ``unknown [n, 3]`` where none is known."""
     known = ~shown.isnan().flatten(1).any(1, keepdim=True)
-    return torch.where(known, shown[:, -1].nan_to_num(), 0.0)
+    return torch.where(known, shown[:, -1].nan_to_num(), unknown)

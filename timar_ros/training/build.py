@@ -129,7 +129,7 @@ def _set_joint_statistics(model: Timar, folder: DualTalkFolder, clips: list[Clip
     frames = model.config.turn_frames
     turns = poses[:, : poses.shape[1] // frames * frames].unflatten(1, (-1, frames))
     shown = shown_before(turns)[:, 1:].flatten(0, 1)
-    made = model.joint_head.encode(turns[:, 1:].flatten(0, 1), shown, torch.ones(3))
+    made = model.joint_head.encode(turns[:, 1:].flatten(0, 1), shown[:, -1], torch.ones(3))
     model.joint_scale.copy_(made.std(0).clamp(min=1e-4).view(-1, 3))
     styles = np.array([head_style(clip.pair.npz(clip.agent)) for clip in clips])
     model.joint_style.copy_(torch.tensor([styles.mean(), max(float(styles.std()), 1e-2)]))
