@@ -88,9 +88,10 @@ class _Timeline:
         audio = audio * np.float32(rng.uniform(0.45, 0.8) if quiet else rng.uniform(0.8, 1.2))
         begin = round(at * SAMPLE_RATE)
         end = begin + len(audio)
-        # A speaker has one mouth: nothing starts before the last word is out.
+        # A speaker has one mouth: nothing starts before the last word is out, or runs into what was put after it.
         busy = any(
-            u.speaker == speaker and u.kind != "nod" and u.start < at + 0.05 < u.end + 0.05 for u in self.utterances
+            u.speaker == speaker and u.kind != "nod" and u.start < end / SAMPLE_RATE and at < u.end
+            for u in self.utterances
         )
         if end > self.samples or busy or begin < 0:
             return at
