@@ -178,10 +178,10 @@ class Trainer:
         # Dropout draws from torch's global generator, which is therefore set anew at every step.
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * self.world + self.rank)
         self.model.train()
-        total = self.total
+        steps = self.total
         if options.seconds is not None:
-            total = expected_total(self.step, self.warmup, self.spent, options.seconds)
-        rate = learning_rate(self.step, total, self.warmup, options)
+            steps = expected_total(self.step, self.warmup, self.spent, options.seconds)
+        rate = learning_rate(self.step, steps, self.warmup, options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -265,7 +265,7 @@ class Trainer:
         except ImportError:
             log.warning("no TensorBoard here: the log is %s alone", self.run / "log.csv")
             return None
-        return SummaryWriter(str(self.run / "tensorboard"))  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self.run / "tensorboard"))
 
     def _write(self, tensorboard: Any, metrics: dict[str, float]) -> None:
         """To TensorBoard, and to log.csv (step, name, value) for reading without it."""
