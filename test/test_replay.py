@@ -142,7 +142,8 @@ OFF_DEFAULT: dict[str, Any] = {
     "context_seconds": 4.0, "context_policy": "stepped", "mask_history_agent": False, "guidance": 1.37,
     "temperature": 0.123456789, "sampling_steps": 3, "noise_correlation": 0.31, "head_crossover": 0.7,
     "engine": "oracle", "mode": "anticipatory", "seed": 2**40 + 1, "normalising": "running", "seams": False,
-    "playback_delay": 0.4321, "planning_lead": 0.44,
+    "playback_delay": 0.4321, "planning_lead": 0.44, "hop": 0.04, "hop_margin": 0.16, "look_ahead": 0.6,
+    "liveliness": 1.5,
 }  # fmt: skip
 RETARGETED: dict[str, Any] = {
     "neutral": "fixed", "neutral_pose": (0.01, -0.02, 0.03), "neutral_seconds": 11.0, "speaking_gain": 0.61,

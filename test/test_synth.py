@@ -151,12 +151,12 @@ def test_jaw_is_calibrated_and_follows_the_own_voice(figures):
     assert figures["jaw_mean"]["5"] >= 0.01
     assert figures["jaw_mean"]["95"] <= 0.17
     assert 0.03 <= figures["jaw_sd"]["mean"] <= 0.06
-    # 0.61 at once and 0.65 three frames later is what was measured on people.
-    assert 0.54 <= figures["jaw_energy_correlation"]["mean"] <= 0.68
-    assert 0.62 <= figures["jaw_energy_best"]["mean"] <= 0.75
-    assert figures["jaw_energy_lag"]["50"] == 3
-    # Nearly closed while only the partner speaks.
-    assert figures["jaw_partner_only"]["mean"] < 0.4 * figures["jaw_own"]["mean"]
+    # 0.61 at once and 0.65 with the jaw three frames earlier is what was measured on people.
+    assert 0.5 <= figures["jaw_energy_correlation"]["mean"] <= 0.76
+    assert 0.62 <= figures["jaw_energy_best"]["mean"] <= 0.85
+    assert -4 <= figures["jaw_energy_lag"]["50"] <= -2
+    # Closed while only the partner speaks.
+    assert figures["jaw_partner_only"]["mean"] < 0.15 * figures["jaw_own"]["mean"]
 
 
 @needs_voices

@@ -25,6 +25,7 @@ from timar_ros.model import TimarConfig, create_timar, load_timar
 from timar_ros.model import tokens as layout
 from timar_ros.training.alignment import align, positions
 from timar_ros.training.augment import augment
+from timar_ros.training.backgrounds import background
 from timar_ros.training.build import build_model
 from timar_ros.training.checkpoints import newest_state
 from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig, config_from_dict, load_config
@@ -124,7 +125,7 @@ class TestConfig:
             ({"optimiser": {"lr": 1}}, "unknown key 'optimiser.lr'"),
             ({"optimiser": {"batch_size": "many"}}, "optimiser.batch_size must be of type int"),
             ({"optimiser": {"batch_size": True}}, "optimiser.batch_size must be of type int"),
-            ({"optimiser": {"steps": 3}}, "either steps or epochs"),
+            ({"optimiser": {"steps": 3}}, "one of steps, epochs and seconds"),
             ({"optimiser": {"betas": [0.9]}}, "optimiser.betas must be a list of 2"),
             ({"masks": {"token_drop": 2.0}}, "masks.token_drop must be a probability"),
             ({"family": "gan"}, "family must be one of"),
@@ -173,6 +174,57 @@ class TestMasks:
         assert not masks.user_speech.any()
         masks = draw_masks(200, 25, 1.0, MaskConfig(token_drop=0.0, group_drop=1.0), rng)
         assert len(masks.untracked) in (1, 2)
+
+    def test_what_is_not_heard_yet_is_a_suffix(self) -> None:
+        """As rolling turns have it: the user's newest turn is missing, in part or whole, and never anything older."""
+        rng = np.random.default_rng(2)
+        options = MaskConfig(token_drop=0.0, turn_drop=0.0, tracker_drop=0.0, group_drop=0.0, unheard=1.0)
+        drawn = [draw_masks(200, 25, 1.0, options, rng) for _ in range(400)]
+        for masks in drawn:
+            assert 175 <= masks.user_heard <= 200
+            assert 180 <= masks.agent_heard <= 200
+            later = np.arange(200) >= masks.user_heard
+            np.testing.assert_array_equal(masks.user_speech, later)
+            np.testing.assert_array_equal(masks.user_motion, later)
+        lost = np.array([200 - masks.user_heard for masks in drawn])
+        assert 0.4 < (lost == 25).mean() < 0.65
+        assert 0.2 < (lost == 0).mean() < 0.4
+        assert len(set(lost)) > 10
+        never = draw_masks(200, 25, 1.0, MaskConfig(token_drop=0.0, turn_drop=0.0, tracker_drop=0.0), rng)
+        assert (never.user_heard, never.agent_heard) == (200, 200)
+
+    def test_a_user_who_is_not_there(self) -> None:
+        masks = draw_masks(200, 25, 1.0, MaskConfig(token_drop=0.0, user_drop=1.0), np.random.default_rng(3))
+        assert masks.user_speech.all()
+        assert masks.user_motion.all()
+
+
+class TestBackgrounds:
+    def test_unit_power_and_the_same_for_the_same_seed(self) -> None:
+        def voice(samples: int, rng: np.random.Generator) -> np.ndarray:
+            return rng.standard_normal(samples).astype(np.float32)
+
+        for seed in range(12):
+            one, again = (background(16000, np.random.default_rng(seed), voice) for _ in range(2))
+            assert one.dtype == np.float32
+            assert one.shape == (16000,)
+            np.testing.assert_array_equal(one, again)
+            assert np.sqrt(np.square(one).mean()) == pytest.approx(1.0, rel=0.02)
+        assert not np.array_equal(one, background(16000, np.random.default_rng(99), voice))
+
+    def test_they_change_what_is_heard_and_never_the_motion(self, data: Path, tmp_path: Path) -> None:
+        heard = []
+        for probability in (0.0, 1.0):
+            options = {"probability": 1.0, "speed": 0.0, "background_probability": probability}
+            clips = TrainingClips(small(data, tmp_path, augment=options), 25, 1000)
+            heard.append([clips[0, 1, index] for index in range(3)])
+            for index in range(3):
+                again = clips[0, 1, index]
+                for key in ("agent_speech", "user_speech", "agent_motion"):
+                    assert torch.equal(torch.as_tensor(heard[-1][index][key]), torch.as_tensor(again[key])), key
+        for clean, noisy in zip(*heard, strict=True):
+            assert torch.equal(torch.as_tensor(clean["agent_motion"]), torch.as_tensor(noisy["agent_motion"]))
+            assert not torch.equal(torch.as_tensor(clean["agent_speech"]), torch.as_tensor(noisy["agent_speech"]))
 
 
 class TestBatches:

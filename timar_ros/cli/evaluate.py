@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(how, PipelineOptions, OPTIONS, defaults=paper)
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (a launcher's process its own GPU)")
     how.add_argument("--dtype", default="float32", help="float32, bfloat16, float16 or auto")
+    alive = parser.add_argument_group("whether it looks alive, beside heads moved by rules")
+    alive.add_argument("--believable", action="store_true", help="lips, nods, liveliness, chance: each with its bar")
+    alive.add_argument("--clip", nargs="+", metavar="DIR/X", help="real conversations X_speaker1|2.wav (and .npz)")
+    alive.add_argument("--recordings", nargs="+", metavar="FILE", help="real people talking, one a file")
+    alive.add_argument("--seeds", type=int, default=2, help="of --believable: how often each conversation is had")
     out = parser.add_argument_group("work and output")
     out.add_argument("--out", default="runs/evaluation", help="predictions and scores are kept here and taken up again")
     out.add_argument("--limit", type=int, help="only so many conversations and roles, evenly chosen")
@@ -49,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         from timar_ros.evaluation.bag_cli import run_bag
 
         return int(run_bag(args))
+    if args.believable:
+        return _believable(args)
     from timar_ros.console import console, progress, table
     from timar_ros.errors import UserError, require
     from timar_ros.evaluation.behaviour import BEHAVIOUR
@@ -81,6 +88,29 @@ def run(args: argparse.Namespace) -> int:
             console.print(table(f"{split} (lower is better, but for SID)", ["model", *part], shown))
         shown = [[row.label, *cells(row, BEHAVIOUR)] for row in rows if row.split == split and not row.published]
         console.print(table(f"{split}, behaviour (*: the truth's)", ["model", *BEHAVIOUR], shown))
+    return 0
+
+
+def _believable(args: argparse.Namespace) -> int:
+    from timar_ros.console import console, progress, table
+    from timar_ros.errors import UserError, require
+    from timar_ros.evaluation.judge import lines, run_judge
+
+    if args.model:
+        require("torch", "pip install 'torch>=2.4'", "timar evaluate")
+    if args.seeds < 2:
+        raise UserError(f"--seeds {args.seeds}: two or more, to see what chance changes")
+    with progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        found = run_judge(args, report)
+    for title, columns in found.items():
+        console.print(table(f"{title} (*: misses the bar)", ["", "bar", *columns], lines(columns)))
     return 0
 
 

@@ -11,6 +11,9 @@ from scipy.signal import butter, filtfilt, welch
 
 from timar_ros.motion import EXPRESSION, HEAD, JAW_OPENING, MOTION_RATE, PITCH, SAMPLES_PER_FRAME
 
+# Frames by which a jaw is looked for before and after the sound.
+MAX_LAG = 12
+
 
 def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
     """Smoothed log-energy of speech in [-1, 1], one value a motion frame ``[n // 640]``: 4 Hz, without delay."""
@@ -20,8 +23,10 @@ def log_energy(speech: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(filtfilt(*smoothing, np.log(np.sqrt(power) + 1e-3)))
 
 
-def correlation_at(driver: NDArray[np.float64], follower: NDArray[np.float64], lag: int) -> float:
-    """Pearson correlation of a track with another one that follows ``lag`` frames later."""
+def correlation_at(driver: NDArray[np.floating], follower: NDArray[np.floating], lag: int) -> float:
+    """Pearson correlation of a track with another one that follows ``lag`` frames later (below 0: comes before)."""
+    if lag < 0:
+        driver, follower, lag = follower, driver, -lag
     length = min(len(driver), len(follower) - lag)
     return float(np.corrcoef(driver[:length], follower[lag : lag + length])[0, 1])
 
@@ -76,7 +81,7 @@ def describe(
     jaw = motion[:, JAW_OPENING].astype(np.float64)
     deviation = motion.std(axis=0)
     change = np.diff(motion, axis=0).std(axis=0) / np.maximum(deviation, 1e-9)
-    lags = [correlation_at(energy, jaw, lag) for lag in range(8)]
+    at = {lag: correlation_at(energy, jaw, lag) for lag in range(-MAX_LAG, MAX_LAG + 1)}
     own = speaking(speech)
     frequency, power = welch(motion[:, PITCH], MOTION_RATE, nperseg=min(250, len(motion)))
     made: dict[str, Any] = {
@@ -86,9 +91,9 @@ def describe(
         "jaw_mean": float(jaw.mean()),
         "jaw_sd": float(jaw.std()),
         "jaw_change": float(change[JAW_OPENING]),
-        "jaw_energy_correlation": lags[0],
-        "jaw_energy_best": max(lags),
-        "jaw_energy_lag": int(np.argmax(lags)),
+        "jaw_energy_correlation": at[0],
+        "jaw_energy_best": max(at.values()),
+        "jaw_energy_lag": max(at, key=lambda lag: at[lag]),
         "head_mean": motion[:, HEAD].mean(axis=0).tolist(),
         "head_sd": deviation[HEAD].tolist(),
         "head_change": change[HEAD].tolist(),

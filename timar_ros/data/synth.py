@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,24 +20,28 @@ from timar_ros.data.files import atomic_path
 from timar_ros.data.motion import write_motion
 from timar_ros.data.processes import run_all
 from timar_ros.data.synth_dialogue import Utterance, hold_conversation, record
-from timar_ros.data.synth_manner import manner_of
+from timar_ros.data.synth_manner import draw_liveliness, manner_of
 from timar_ros.data.synth_motion import move
 from timar_ros.data.synth_voices import Voice, require_engines, voices
 from timar_ros.errors import UserError
 from timar_ros.motion import MODEL_RATE, MOTION_RATE
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "synth.json"
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """``audio [2, n]`` at 16 kHz in [-1, 1], ``motion [2, T, 56]`` in TIMAR order, and what was said when."""
+    """``audio [2, n]`` at 16 kHz in [-1, 1], ``motion [2, T, 56]`` in TIMAR order, and what was said when.
+
+    ``liveliness``: how much either head moves against a person of average manners (:class:`Manner`).
+    """
 
     audio: NDArray[np.float32]
     motion: NDArray[np.float32]
     utterances: tuple[Utterance, ...]
     cast: tuple[Voice, Voice]
+    liveliness: tuple[float, float] = (1.0, 1.0)
 
 
 def split_of(number: int) -> str:
@@ -64,9 +68,14 @@ def make_conversation(
 
 def converse(cast: tuple[Voice, Voice], duration: float, rng: np.random.Generator, ood: bool = False) -> Conversation:
     """Let two voices talk for ``duration`` seconds and move as their manners are."""
-    manners = (manner_of(cast[0], ood), manner_of(cast[1], ood))
+    # How lively somebody is today does not belong to the voice: nothing that is heard may tell it.
+    manners = (
+        replace(manner_of(cast[0], ood), liveliness=draw_liveliness(rng)),
+        replace(manner_of(cast[1], ood), liveliness=draw_liveliness(rng)),
+    )
     dialogue = hold_conversation(cast, (manners[0].habits, manners[1].habits), duration, rng)
-    return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast)
+    liveliness = (manners[0].liveliness, manners[1].liveliness)
+    return Conversation(record(dialogue, rng), move(dialogue, manners, rng), dialogue.utterances, cast, liveliness)
 
 
 def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
@@ -80,6 +89,7 @@ def write_conversation(folder: Path, name: str, talk: Conversation) -> None:
         write_motion(folder / f"{stem}.npz", talk.motion[index], MOTION_RATE)
     about = {
         "voices": [asdict(voice) for voice in talk.cast],
+        "liveliness": list(talk.liveliness),
         # Speakers are numbered from 1 in file names.
         "utterances": [{**asdict(u), "speaker": u.speaker + 1} for u in talk.utterances],
     }

@@ -41,7 +41,10 @@ class Habits:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A stretch of one speaker's speech, or a silent reaction (``kind`` nod); times in seconds from the start."""
+    """A stretch of one speaker's speech, or a silent reaction (``kind`` nod); times in seconds from the start.
+
+    ``amplitude``, ``cycles``: of a nod, its size against the person's own and how often the head goes down.
+    """
 
     speaker: int
     start: float
@@ -51,6 +54,7 @@ class Utterance:
     turn_start: bool = False
     turn_end: bool = False
     amplitude: float = 1.0
+    cycles: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,10 @@ class _Timeline:
         audio = audio * np.float32(rng.uniform(0.45, 0.8) if quiet else rng.uniform(0.8, 1.2))
         begin = round(at * MODEL_RATE)
         end = begin + len(audio)
-        # A speaker has one mouth: nothing starts before the last word is out.
+        # A speaker has one mouth: nothing starts before the last word is out, or runs into what was put after it.
         busy = any(
-            u.speaker == speaker and u.kind != "nod" and u.start < at + 0.05 < u.end + 0.05 for u in self.utterances
+            u.speaker == speaker and u.kind != "nod" and u.start < end / MODEL_RATE and at < u.end
+            for u in self.utterances
         )
         if end > self.samples or busy or begin < 0:
             return at
@@ -98,8 +103,10 @@ class _Timeline:
     def nod(self, speaker: int, at: float) -> None:
         """A silent nod that begins at a time."""
         if 0 < at < self.samples / MODEL_RATE - 1:
-            size = float(np.clip(self.rng.normal(1.0, 0.2), 0.5, 1.6))
-            self.utterances.append(Utterance(speaker, at, at + 0.8, "nod", "", amplitude=size))
+            size = float(np.clip(self.rng.normal(1.0, 0.2), 0.6, 1.6))
+            # Half of all nods are single; the others go down two or three times.
+            cycles = 1.0 if self.rng.random() < 0.5 else float(self.rng.uniform(1.7, 3.0))
+            self.utterances.append(Utterance(speaker, at, at + 0.8, "nod", "", amplitude=size, cycles=cycles))
 
     def react(self, listener: int, habits: Habits, phrase_end: float, last: bool) -> None:
         """What the listener does at the partner's phrase end."""

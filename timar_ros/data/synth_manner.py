@@ -16,10 +16,12 @@ class Manner:
     """A person's style. Angles in radians, FLAME axes (x left, y up, z out of the face).
 
     ``jaw_closed`` at rest and ``jaw_gain`` per unit of articulation; ``neutral [50]`` and ``head_rest [3]`` where the
-    face and head rest; ``expression_gain``, ``head_gain`` scale all movement; ``gaze_side``: where the head turns when
-    taking the floor (-1 or 1); ``tilt_side``: to which side it tilts; ``nod_hertz``, ``nod_cycles`` and ``nod_size`` of
-    a backchannel's nod; ``beat`` of a stressed syllable; ``mirror``: share of the partner's posture taken over;
-    ``warmth``: how much of the partner's smile is answered; ``rates [11]``: gains of the face's actions.
+    face and head rest; ``expression_gain`` scales the face's movement,
+    ``liveliness`` the head's, which belongs to the day and not to the voice (:func:`draw_liveliness`); ``gaze_side``:
+    where the head turns when taking the floor (-1 or 1); ``tilt_side``: to which side it tilts; ``nod_hertz``,
+    ``nod_cycles`` and ``nod_size`` of a backchannel's nod; ``beat`` of a stressed syllable; ``mirror``: share of the
+    partner's posture taken over; ``warmth``: how much of the partner's smile is answered; ``rates [11]``: gains of the
+    face's actions.
     """
 
     jaw_closed: float
@@ -27,7 +29,7 @@ class Manner:
     neutral: NDArray[np.float64]
     head_rest: NDArray[np.float64]
     expression_gain: float
-    head_gain: float
+    liveliness: float
     gaze_side: float
     tilt_side: float
     nod_hertz: float
@@ -41,6 +43,13 @@ class Manner:
 
 
 ACTIONS = 11
+# How much more the liveliest person's head moves than a person of average manners, and how much more than the stillest.
+LIVELIEST, SPAN = 2.2, 5.0
+
+
+def draw_liveliness(rng: np.random.Generator) -> float:
+    """How much a head moves against one of average manners: 0.44–2.2, as many people in every octave."""
+    return float(np.exp(rng.uniform(np.log(LIVELIEST / SPAN), np.log(LIVELIEST))))
 
 
 def manner_of(voice: Voice, ood: bool) -> Manner:
@@ -56,23 +65,23 @@ def manner_of(voice: Voice, ood: bool) -> Manner:
         pause=float(rng.uniform(0.3, 0.6) * (rng.choice([0.75, 1.5]) if ood else 1.0)),
         gap=float(rng.uniform(0.1, 0.4) + (rng.choice([-0.15, 0.3]) if ood else 0.0)),
         backchannel=float(rng.uniform(0.25, 0.65)),
-        nod=float(rng.uniform(0.65, 0.95)),
+        nod=float(rng.uniform(0.35, 0.6)),
         filler=float(rng.uniform(0.1, 0.5)),
         laugh=float(rng.uniform(0.02, 0.1)),
     )
     side = -1.0 if ood else 1.0
     return Manner(
-        jaw_closed=float(rng.uniform(0.0, 0.05)),
+        jaw_closed=float(rng.uniform(-0.006, 0.002)),
         jaw_gain=float(np.exp(rng.normal(0, 0.15)) * np.sqrt(wide)),
         neutral=rng.normal(0, 0.3, 50),
         head_rest=rng.normal(0, 1, 3) * np.array([0.08, 0.1, 0.05]),
         expression_gain=float(np.exp(rng.normal(0, 0.15)) * np.sqrt(wide)),
-        head_gain=float(np.exp(rng.normal(0, 0.35)) * wide),
+        liveliness=1.0,
         # Habits most people share, which a model can learn; the others' side is learnt from the voice.
         gaze_side=side * (1.0 if rng.random() < 0.8 else -1.0),
         tilt_side=side * (1.0 if rng.random() < 0.8 else -1.0),
         nod_hertz=float(rng.uniform(2.8, 3.3) if ood else rng.uniform(1.8, 2.5)),
-        nod_cycles=float(rng.uniform(1.6, 2.6)),
+        nod_cycles=float(rng.uniform(1.0, 2.6)),
         nod_size=float(rng.uniform(0.07, 0.13)),
         beat=float(rng.uniform(0.02, 0.05)),
         mirror=float(rng.uniform(0.15, 0.45)),

@@ -18,16 +18,23 @@ from timar_ros.data.synth_features import SpeechFeatures, Track, listen, smooth
 from timar_ros.data.synth_manner import ACTIONS, Manner
 from timar_ros.motion import EXPRESSION, HEAD, JAW, MOTION_RATE, MOTION_SIZE
 
-# Jaw: radians of opening for full articulation, and the lag and noise that make it follow the log-energy by about
-# three frames with a correlation near 0.63.
-JAW_OPENING = 0.072
-JAW_PARTED = 0.05
+# Jaw: radians of opening for full articulation. A mouth opens before it sounds: tracked jaws lead the loudness by
+# 0.09-0.13 s. The muscles' low pass lags by 1.5 frames, so advancing by three leaves a lead of about 0.1 s
+# (half a frame lies between a frame and its sound).
+JAW_OPENING = 0.095
+JAW_PARTED = 0.035
 JAW_HERTZ = 3.4
+JAW_ADVANCE = 3
 JAW_NOISE = 0.031
-JAW_WANDER = 0.031
+JAW_WANDER = 0.034
 
-# All movement of the head: its deviation (0.05-0.09 rad an axis) shall lie between two tracked people's (0.025-0.12).
-HEAD_SIZE = 1.3
+# All movement of the head, for a liveliness of 1.
+HEAD_SIZE = 1.0
+# Posture: deviation of the places where a head rests for a while [rad], and the mean time between changes [s].
+POSTURE_SIZE = np.array([0.050, 0.060, 0.032])
+POSTURE_SECONDS = 1.7
+# How much of a place is kept at the next change: people come back to a middle.
+POSTURE_KEPT = 0.45
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Person:
     spoken: tuple[Utterance, ...]
     nods: tuple[Utterance, ...]
     holds_floor: Track
-    sway: NDArray[np.float64]
+    posture: NDArray[np.float64]
 
 
 def bump(frames: int, start: float, rise: float, hold: float, fall: float) -> Track:
@@ -81,44 +88,77 @@ def floor_of(frames: int, spoken: tuple[Utterance, ...]) -> Track:
     return held
 
 
+def advanced(track: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
+    """A track ``[..., T]`` that comes ``frames`` earlier; its last value is held."""
+    return np.concatenate([track[..., frames:], np.repeat(track[..., -1:], frames, axis=-1)], axis=-1)
+
+
+def posture_of(frames: int, spoken: tuple[Utterance, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Where a head rests ``[3, T]``: it holds a place, then moves to another one within a fraction of a second.
+
+    Moves come by chance, more often while speaking, and at the starts of own turns. A wide move takes longer than a
+    small one, as gaze shifts do (Guitton & Volle 1987), along the path of least jerk.
+    """
+    length = frames / MOTION_RATE
+    talks = floor_of(frames, spoken)
+    times, now = [], float(rng.uniform(0, POSTURE_SECONDS))
+    while now < length:
+        times.append(now)
+        busy = 0.8 + 0.5 * talks[min(int(now * MOTION_RATE), frames - 1)]
+        now += max(0.35, float(rng.gamma(1.6, POSTURE_SECONDS / 1.6)) / busy)
+    times += [u.start - 0.25 for u in spoken if u.turn_start and u.kind != "backchannel"]
+    place = rng.normal(0, 1, 3) * POSTURE_SIZE
+    made = np.repeat(place[:, None], frames, axis=1)
+    clock = np.arange(frames) / MOTION_RATE
+    for at in sorted(times):
+        # Two of three moves are small corrections.
+        size = 1.35 if rng.random() < 0.35 else 0.5
+        target = POSTURE_KEPT**size * place + size * rng.normal(0, 1, 3) * POSTURE_SIZE * 0.8
+        step = target - place
+        span = float(np.clip(0.28 + 1.6 * np.linalg.norm(step) + rng.normal(0, 0.06), 0.24, 0.9))
+        share = np.clip((clock - at) / span, 0, 1)
+        made += step[:, None] * (share**3 * (10 - 15 * share + 6 * share**2))
+        place = target
+    return made + np.array([[0.006], [0.007], [0.004]]) * wander(frames, 0.9, rng, 3)
+
+
 def jaw_of(person: Person, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Jaw ``[T,3]``: articulation opens it, sibilants close it, muscles delay it; it never closes past the teeth."""
+    """Jaw ``[T,3]``: articulation opens it before it sounds, sibilants close it; silence closes it, past nothing."""
     speech, manner, frames = person.speech, person.manner, len(person.speech.energy)
     drive = speech.energy**1.2 * (0.2 + 1.15 * speech.open) * (1 - 0.5 * speech.hiss)
     for at, strength in speech.stress:
         drive = drive + 0.35 * strength * bump(frames, at / MOTION_RATE - 0.08, 0.1, 0.0, 0.12)
-    # Two frames from brain to muscle; the low pass adds one to two more.
-    drive = np.concatenate([drive[:1], drive[:1], drive[:-2]])
-    opening = JAW_OPENING * manner.jaw_gain * smooth(drive, JAW_HERTZ)
-    # A speaking mouth is held slightly open between words and moves less regularly than a resting one.
-    active = smooth(np.clip(speech.energy * 2, 0, 1), 1.2)
-    noise = JAW_NOISE * flicker(frames, 0.12, rng)[0] * (0.25 + active)
+    opening = JAW_OPENING * manner.jaw_gain * advanced(smooth(drive, JAW_HERTZ), JAW_ADVANCE)
+    # Between words a speaking mouth stays a little open and moves less regularly; in a pause it closes within 0.3 s.
+    active = advanced(smooth(np.clip(speech.energy * 2, 0, 1), 2.2), JAW_ADVANCE + 1)
+    noise = JAW_NOISE * flicker(frames, 0.12, rng)[0] * active
     rest = (
         manner.jaw_closed
         + JAW_PARTED * manner.jaw_gain * active
-        + JAW_WANDER * wander(frames, 1.5, rng)[0] * (0.35 + active)
+        + JAW_WANDER * wander(frames, 1.5, rng)[0] * active
+        + 0.0015 * flicker(frames, 0.3, rng)[0]
     )
     raw = opening + rest + noise
-    x = 0.012 * np.logaddexp(0, raw / 0.012)
-    side = 0.008 * flicker(frames, 0.3, rng, 2) + 0.05 * (x - manner.jaw_closed) * rng.choice([-1, 1], (2, 1))
+    x = 0.004 * np.logaddexp(0, raw / 0.004)
+    side = (0.0015 + 0.007 * active) * flicker(frames, 0.3, rng, 2)
+    side += 0.05 * (x - manner.jaw_closed) * rng.choice([-1, 1], (2, 1))
     return np.stack([x, *side], axis=1)
 
 
 def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Head pose ``[T,3]``: sway, mirrored posture, gaze at turn changes, phrase arcs, beats, nods, laughter."""
+    """Head pose ``[T,3]``: posture, own and mirrored, gaze at turn changes, phrase arcs, beats, nods, laughter."""
     manner, frames = person.manner, len(person.speech.energy)
-    gain = 1.35 * manner.head_gain
-    head = np.zeros((3, frames))
-    head += person.sway * gain
+    gain = manner.liveliness
+    head = person.posture * gain
     # Posture is taken over from the partner half a second later.
     late = round(0.5 * MOTION_RATE)
-    copied = np.concatenate([np.repeat(partner.sway[:, :1], late, axis=1), partner.sway[:, :-late]], axis=1)
-    head += manner.mirror * partner.manner.head_gain * smooth(copied, 1.0) * np.array([[1.0], [-1.0], [-1.0]])
+    copied = np.concatenate([np.repeat(partner.posture[:, :1], late, axis=1), partner.posture[:, :-late]], axis=1)
+    head += manner.mirror * gain * smooth(copied, 1.0) * np.array([[1.0], [-1.0], [-1.0]])
 
     # Emphasis lifts the head; holding the floor turns it a little to the tilt side.
     effort = smooth(person.speech.energy, 0.7)
-    head[0] -= gain * 0.09 * (effort - 0.25)
-    head[2] += gain * 0.035 * manner.tilt_side * (person.holds_floor - 0.4)
+    head[0] -= gain * 0.07 * (effort - 0.25)
+    head[2] += gain * 0.025 * manner.tilt_side * (person.holds_floor - 0.4)
     head[1] += gain * 0.03 * manner.gaze_side * (person.holds_floor - 0.4)
 
     for said in person.spoken:
@@ -129,41 +169,43 @@ def head_of(person: Person, partner: Person, rng: np.random.Generator) -> NDArra
             head[0] += gain * shape * (-0.09 + 0.025 * np.sin(2 * np.pi * 4.2 * time))
             continue
         if said.turn_start and said.kind != "backchannel":
-            # Planning looks away, from just before the first word; the eyes come back before the turn ends.
-            away = bump(frames, said.start - 0.3, 0.35, min(0.4 + 0.4 * length, 1.4), 0.5)
-            size = float(np.clip(rng.normal(0.11, 0.025), 0.04, 0.18))
+            # Planning looks away, from before the first word; the eyes come back before the turn ends.
+            size = float(np.clip(rng.normal(0.13, 0.04), 0.04, 0.22))
+            away = bump(frames, said.start - 0.45, 0.4, min(0.4 + 0.4 * length, 1.4), 0.5)
             head[1] += gain * size * manner.gaze_side * away
-            head[0] += gain * 0.35 * size * away
+            head[0] += gain * 0.3 * size * away
         if length > 0.8:
             arc = bump(frames, said.start, 0.4 * length, 0.1, 0.5 * length)
             head[1] -= gain * 0.05 * manner.gaze_side * arc
         if said.kind == "question":
-            head[2] += gain * 0.07 * manner.tilt_side * bump(frames, said.end - 0.6, 0.5, 0.5, 0.7)
+            head[2] += gain * 0.08 * manner.tilt_side * bump(frames, said.end - 0.6, 0.5, 0.5, 0.7)
         if said.kind == "denial":
             time = np.arange(frames) / MOTION_RATE - said.start
-            head[1] += gain * 0.06 * bump(frames, said.start, 0.15, 0.7, 0.3) * np.sin(2 * np.pi * 2.2 * time)
+            head[1] += gain * 0.07 * bump(frames, said.start, 0.15, 0.7, 0.3) * np.sin(2 * np.pi * 2.2 * time)
         if said.kind == "agreement":
-            head[0] += nod(frames, said.start + 0.05, manner) * gain * 0.8
+            head[0] += nod(frames, said.start + 0.05, manner) * np.sqrt(gain) * 0.8
 
     for at, strength in person.speech.stress:
-        head[0] += gain * manner.beat * strength * bump(frames, at / MOTION_RATE - 0.04, 0.14, 0.0, 0.22)
-        head[2] += (
-            gain * 0.3 * manner.beat * strength * manner.tilt_side * bump(frames, at / MOTION_RATE, 0.16, 0.0, 0.26)
-        )
+        # A beat has a direction of its own: mostly down, in part to a side.
+        size = gain * manner.beat * strength * float(np.exp(rng.normal(0, 0.4)))
+        side = rng.normal(0, 1, 2)
+        head[0] += size * bump(frames, at / MOTION_RATE - 0.04, 0.14, 0.0, 0.22)
+        head[1] += 1.15 * size * side[0] * bump(frames, at / MOTION_RATE - 0.02, 0.15, 0.0, 0.25)
+        head[2] += 0.65 * size * (side[1] + manner.tilt_side) * bump(frames, at / MOTION_RATE, 0.16, 0.0, 0.26)
     for wink in person.nods:
-        # Nods keep their size in still people: they are a signal, not fidgeting.
-        head[0] += wink.amplitude * np.sqrt(gain) * nod(frames, wink.start, manner)
+        # Nods keep most of their size in still people: they are a signal, not fidgeting.
+        head[0] += wink.amplitude * gain**0.4 * nod(frames, wink.start, manner, wink.cycles)
     for said in person.spoken:
         if said.kind == "backchannel":
-            head[0] += 0.6 * np.sqrt(gain) * nod(frames, said.start - 0.05, manner)
-    head += 0.0025 * flicker(frames, 0.06, rng, 3)
+            head[0] += 0.7 * gain**0.4 * nod(frames, said.start - 0.05, manner)
+    head += np.sqrt(gain) * np.array([[0.003], [0.0045], [0.0028]]) * flicker(frames, 0.1, rng, 3)
     return np.asarray(HEAD_SIZE * head.T + manner.head_rest)
 
 
-def nod(frames: int, start: float, manner: Manner) -> Track:
-    """One nod: the head goes down and comes back, ``nod_cycles`` times with dying strength."""
+def nod(frames: int, start: float, manner: Manner, cycles: float | None = None) -> Track:
+    """One nod: the head goes down and comes back, ``cycles`` times (``manner.nod_cycles``) with dying strength."""
     time = np.arange(frames) / MOTION_RATE - start
-    length = manner.nod_cycles / manner.nod_hertz
+    length = (manner.nod_cycles if cycles is None else cycles) / manner.nod_hertz
     inside = (time > 0) & (time < length)
     wave = (1 - np.cos(2 * np.pi * manner.nod_hertz * time)) / 2
     # The last cycle fades out so that a fraction of one leaves no step.
@@ -246,9 +288,9 @@ def move(dialogue: Dialogue, manners: tuple[Manner, Manner], rng: np.random.Gene
     for index in range(2):
         spoken = tuple(u for u in dialogue.utterances if u.speaker == index and u.kind != "nod")
         nods = tuple(u for u in dialogue.utterances if u.speaker == index and u.kind == "nod")
-        sway = wander(frames, 2.5, rng, 3) * np.array([[0.022], [0.032], [0.018]])
+        posture = posture_of(frames, spoken, rng)
         speech = listen(dialogue.clean[index], frames)
-        people.append(Person(manners[index], speech, spoken, nods, floor_of(frames, spoken), sway))
+        people.append(Person(manners[index], speech, spoken, nods, floor_of(frames, spoken), posture))
     pair = (people[0], people[1])
     smiles = smiles_of(pair, frames, rng)
     made = np.empty((2, frames, MOTION_SIZE), np.float32)

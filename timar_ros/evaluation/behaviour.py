@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy import signal
 from scipy.ndimage import uniform_filter1d
 
+from timar_ros.data.statistics import MAX_LAG, correlation_at
 from timar_ros.evaluation.conduct import Flags, Floats, loudness, seam_ratio, stretches, voice_activity
 from timar_ros.motion import HEAD, JAW_OPENING, MOTION_RATE, PITCH
 
 # Frequencies of nodding [Hz] (Hadar et al. 1983: ordinary head movement in conversation).
 NOD_BAND = (1.0, 4.0)
-# Frames after the end of a phrase in which a listener nods, and the longest lag of the jaw behind the sound.
-AFTER, LAG = round(MOTION_RATE), 5
+# Frames after the end of a phrase in which a listener nods.
+AFTER = round(MOTION_RATE)
 # Frames of speech that make a phrase.
 PHRASE = 15
 
@@ -72,11 +73,13 @@ def mean_behaviour(conversations: Iterable[Mapping[str, float]]) -> dict[str, fl
 
 
 def _follows(level: NDArray[np.float64], jaw: Floats) -> float:
-    """Best correlation of the smoothed level with the jaw 0 to 5 frames later."""
+    """Best correlation of the smoothed level with the jaw up to half a second before and after it."""
     smooth = uniform_filter1d(level, 5)
     if smooth.std() < 1e-3 or jaw.std() < 1e-6:
         return float("nan")
-    return max(float(np.corrcoef(smooth[: len(smooth) - lag], jaw[lag:])[0, 1]) for lag in range(LAG + 1))
+    if len(smooth) < 4 * MAX_LAG:
+        return float("nan")
+    return max(correlation_at(smooth, jaw, lag) for lag in range(-MAX_LAG, MAX_LAG + 1))
 
 
 def _ratio(one: Floats, other: Floats) -> float:

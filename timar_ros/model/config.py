@@ -36,6 +36,8 @@ _AUTHORS_NAMES = {
     "proj_dropout": "dropout",
 }
 
+HEADS = ("frame", "joint")
+
 # The paper's sizes (table of model variants), and `mini` for two ordinary cores and a file of a few megabytes.
 _SIZES: dict[str, dict[str, Any]] = {
     "mini": {
@@ -108,16 +110,24 @@ class TimarConfig:
     head_noise_correlation: float = 0.0  # the same for the head pose, smooth in speed; 0: as the other columns
     head_crossover: float = 0.0  # Hz: the head moves as drawn below it, as expected above it; 0: as drawn throughout
     head_emphasis: float = 1.0  # factor on what is expected of the head above head_crossover
+    head: str = "frame"  # how head pose is drawn: frame by frame (the paper), or joint: a turn as one movement
+    joint_width: int = 384
+    joint_depth: int = 4
+    joint_coefficients: int = 14  # sines of a turn's movement, for each of the head's angles
+    joint_steps: int = 8  # of the joint head's sampler
 
     def __post_init__(self) -> None:
         for name in ("motion_rate", "speech_rate", "speech_width", "motion_width", "token_width", "encoder_width",
-                     "encoder_heads", "decoder_width", "decoder_heads", "head_width", "sampling_steps"):  # fmt: skip
+                     "encoder_heads", "decoder_width", "decoder_heads", "head_width", "sampling_steps",
+                     "joint_width", "joint_depth", "joint_coefficients", "joint_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"model configuration: {name} = {getattr(self, name)} must be at least 1")
         if self.motion_width != MOTION_SIZE:
             raise UserError(
                 f"model configuration: motion_width = {self.motion_width}, a FLAME frame here has {MOTION_SIZE} columns"
             )
+        if self.head not in HEADS:
+            raise UserError(f"model configuration: head = '{self.head}': use {' or '.join(HEADS)}")
         if self.token_width % 2:
             raise UserError(f"model configuration: token_width = {self.token_width} must be even")
         for width, heads in ((self.encoder_width, self.encoder_heads), (self.decoder_width, self.decoder_heads)):
@@ -129,6 +139,8 @@ class TimarConfig:
                               ("head_crossover", self.motion_rate / 4), ("head_emphasis", 10.0)):  # fmt: skip
             if not 0 <= getattr(self, name) <= highest:
                 raise UserError(f"model configuration: {name} = {getattr(self, name)} must be within 0 and {highest:g}")
+        if self.head == "joint" and not self.diffusion:
+            raise UserError("model configuration: the joint head stands beside the diffusion head; set diffusion: true")
         counts = {
             "frames": self.motion_rate * self.turn_seconds,
             "samples": self.speech_rate * self.turn_seconds,
@@ -140,6 +152,12 @@ class TimarConfig:
                     f"model configuration: a turn of {self.turn_seconds} s gives {value:g} {name}, not a whole number"
                     + (self._nearest_turns() if name == "frames" else "")
                 )
+
+        if self.head == "joint" and self.joint_coefficients > self.turn_frames:
+            raise UserError(
+                f"model configuration: joint_coefficients = {self.joint_coefficients} must be at most the "
+                f"{self.turn_frames} frames of a turn"
+            )
 
     def _nearest_turns(self) -> str:
         frames = math.floor(self.motion_rate * self.turn_seconds)

@@ -10,6 +10,8 @@ from timar_ros.model import tokens as layout
 from timar_ros.model.attention import Block, token_turns, turn_causal_mask
 from timar_ros.model.config import TimarConfig
 from timar_ros.model.diffusion import DiffusionHead, Drawn, MotionMLP
+from timar_ros.model.joint import JointHead
+from timar_ros.motion import HEAD
 
 
 class Timar(nn.Module):
@@ -67,6 +69,15 @@ class Timar(nn.Module):
             self.diffloss = DiffusionHead(config.motion_width, width, config.head_width, config.head_depth)
         else:
             self.mlp_head = MotionMLP(width, config.motion_width)
+        self.joint_scale: Tensor
+        self.joint_style: Tensor
+        if config.head == "joint":
+            self.joint_head = JointHead(
+                config.turn_frames, width, config.joint_width, config.joint_depth, config.joint_coefficients
+            )
+            # Deviation of the coefficients; mean and deviation over people of the logarithm of a head's deviation.
+            self.register_buffer("joint_scale", torch.ones((config.joint_coefficients, 3)))
+            self.register_buffer("joint_style", torch.tensor([0.0, 1.0]))
 
     def _block(self, width: int, heads: int) -> Block:
         config = self.config
@@ -208,6 +219,33 @@ class Timar(nn.Module):
         frames = self.unstandardise(values[:, 0])
         return Drawn(frames, frames)
 
+    def sample_head(
+        self,
+        z: Tensor,
+        shown: Tensor,
+        style: Tensor,
+        noise: Tensor,
+        guidance: float | Tensor = 1.0,
+    ) -> Tensor:
+        """A turn's head poses ``[n, F, 3]`` [rad] as one movement, for conditioning ``z [n, G, F, D]`` (joint head).
+
+        :param shown: poses before the turn, oldest first, ``[n, SHOWN, 3]`` [rad]; NaN where not known.
+        :param style: natural logarithm of how lively the head is against an average person's, ``[n]``; NaN: not given.
+        :param noise: ``[n, K, 3]`` of unit variance.
+        :param guidance: see :meth:`sample_motion`.
+        """
+        mean, scale = (self.motion_mean[HEAD], self.motion_scale[HEAD]) if self.config.standardise else (0.0, 1.0)
+        made = self.joint_head.sample(
+            z,
+            (shown - mean) / scale,
+            style / self.joint_style[1],
+            noise,
+            self.joint_scale,
+            self.config.joint_steps,
+            guidance,
+        )
+        return made * scale + mean
+
 
 def initialise(model: Timar, zero_head: bool = True) -> None:
     """Random weights, from torch's global generator: Xavier for projections, normal (0.02) for learned vectors.
@@ -232,3 +270,5 @@ def initialise(model: Timar, zero_head: bool = True) -> None:
             for layer in (*net.res_blocks, net.final_layer):
                 nn.init.zeros_(layer.adaLN_modulation[1].weight)
             nn.init.zeros_(net.final_layer.linear.weight)
+    if model.config.head == "joint" and zero_head:
+        nn.init.zeros_(model.joint_head.out_proj.weight)

@@ -18,13 +18,15 @@ from torch import Tensor
 from timar_ros.errors import UserError
 from timar_ros.model import Timar
 from timar_ros.model.diffusion import Drawn
+from timar_ros.model.joint import SHOWN
 from timar_ros.model.packing import packed
 from timar_ros.model.tokens import agent_motion_slice
+from timar_ros.motion import HEAD
 from timar_ros.streaming.crossover import HeadCrossover
 from timar_ros.streaming.engine import Engine, FullWindow, HistoryTurn, Window
 from timar_ros.streaming.engine_cached import CachedEngine
 from timar_ros.streaming.engine_static import StaticTurn
-from timar_ros.streaming.noise import turn_noise
+from timar_ros.streaming.noise import movement_noise, turn_noise
 from timar_ros.streaming.options import LARGEST_SEED, SamplingOptions
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ class TurnData:
     :ivar noise: ``(initial [F, 56], steps [S, F, 56])`` to reproduce a run; None: from (seed, turn number).
     :ivar number: the turn's number; None: one more than the conversation's last.
     :ivar motion: of a turn that is only observed, what the agent did ``[F, 56]``; None: what was planned, if anything.
+    :ivar shown: frames ``[n, 56]`` that were shown last before this turn, oldest first, 12 or more; None: the end of
+        the turn that was drawn last. A joint head goes on from there.
+    :ivar liveliness: how much the head moves against an average person's (joint head); None: as the options say.
     """
 
     user_speech: ArrayLike | None
@@ -55,6 +60,8 @@ class TurnData:
     noise: Noise | None = None
     number: int | None = None
     motion: ArrayLike | None = None
+    shown: ArrayLike | None = None
+    liveliness: float | None = None
 
 
 class ConversationBatch:
@@ -107,6 +114,8 @@ class ConversationBatch:
         self._head_correlation = config.motion_rate * (config.head_noise_correlation if correlation is None else 0.0)
         hertz = config.head_crossover if self.options.head_crossover is None else self.options.head_crossover
         self._heads = [HeadCrossover(hertz, config.head_emphasis, config.motion_rate) for _ in range(conversations)]
+        self._joint = config.head == "joint"
+        self._shown = [_nowhere() for _ in range(conversations)]  # head poses [SHOWN, 3] drawn last
         self._planned: list[dict[int, Tensor]] = [{} for _ in range(conversations)]  # motion by turn
         self._conditioning: list[Tensor | None] = [None] * conversations
         self._static: dict[int, StaticTurn] = {}  # by branches
@@ -182,6 +191,7 @@ class ConversationBatch:
             self.engine.restore(each, ())
             self.turns[each] = 0
             self._heads[each].reset()
+            self._shown[each] = _nowhere()
             self._planned[each], self._conditioning[each] = {}, None
 
     @torch.inference_mode()
@@ -199,6 +209,7 @@ class ConversationBatch:
             "planned": motions.cpu().numpy(),
             "planned_turns": np.array(list(plans), dtype=np.int64),
             "head": self._heads[row].state_dict()["state"],
+            "shown": self._shown[row],
             "turn": np.array(self.turns[row]),
             "seed": np.array(self.seeds[row]),
             "model": np.array(self.model.sha256),
@@ -210,7 +221,9 @@ class ConversationBatch:
 
         :raises UserError: when it was saved with another model or a longer window.
         """
-        missing = {"tokens", "masked", "planned", "planned_turns", "head", "turn", "seed", "model"} - set(state)
+        missing = {"tokens", "masked", "planned", "planned_turns", "head", "shown", "turn", "seed", "model"} - set(
+            state
+        )
         if missing:
             raise UserError(f"saved conversation lacks {', '.join(sorted(missing))}: start a new one")
         if str(state["model"]) != self.model.sha256:
@@ -232,6 +245,10 @@ class ConversationBatch:
             self._heads[row].load_state_dict({"state": state["head"]})
         except ValueError as error:
             raise UserError(f"saved conversation has a head of shape {list(state['head'].shape)}: damaged") from error
+        shown = np.asarray(state["shown"], np.float32)
+        if shown.shape != (SHOWN, 3):
+            raise UserError(f"saved conversation has poses of shape {list(shown.shape)}: damaged")
+        self._shown[row] = shown
         self._planned[row] = dict(zip(map(int, state["planned_turns"]), planned, strict=True))
         self.turns[row], self.seeds[row] = int(state["turn"]), int(state["seed"])
         self._conditioning[row] = None
@@ -256,7 +273,11 @@ class ConversationBatch:
         else:
             tokens = self._tokens(given)
             drawn = self._decode(rows, tokens, given, guidance)
-        return tokens, self._cross_over(rows, drawn)
+        motion = self._cross_over(rows, drawn)
+        if self._joint:
+            for row, poses in zip(rows, motion[:, -SHOWN:, HEAD].float().cpu().numpy(), strict=True):
+                self._shown[row] = np.concatenate([self._shown[row], poses])[-SHOWN:]
+        return tokens, motion
 
     def _static_turn(
         self, engine: CachedEngine, rows: Sequence[int], given: Sequence[TurnData], guidance: float
@@ -282,7 +303,10 @@ class ConversationBatch:
             noise[0, row], noise[1:, row] = self._noise(row, each)
         lengths = np.array([len(history) for history in engine.histories])
         style = np.array([self.options.temperature, guidance], np.float32)
-        inputs = (speech[0], heard, speech[1], motion, lengths, noise[0], noise[1:], style)
+        drawn_from = self._movement(rows, given)
+        movement, shown, liveliness = (np.zeros((count, *each.shape[1:]), np.float32) for each in drawn_from)
+        movement[rows], shown[rows], liveliness[rows] = drawn_from
+        inputs = (speech[0], heard, speech[1], motion, lengths, noise[0], noise[1:], style, movement, shown, liveliness)
         tokens, z, frames, expected = turn(*[self._tensor(each) for each in inputs])
         chosen = torch.tensor(rows, device=self.model.device)
         self._keep_conditioning(rows, z[chosen])
@@ -291,7 +315,7 @@ class ConversationBatch:
     def _cross_over(self, rows: Sequence[int], drawn: Drawn) -> Tensor:
         """Motion ``[A, F, 56]`` of what was drawn for current turns, ``[A, F, 56]`` each."""
         heads = [self._heads[row] for row in rows]
-        if not heads[0].enabled:
+        if not heads[0].enabled or self._joint:
             return drawn.frames
         frames, expected = (each.cpu().numpy() for each in drawn)
         crossed = [head.apply(*pair) for head, *pair in zip(heads, frames, expected, strict=True)]
@@ -339,8 +363,30 @@ class ConversationBatch:
             masked[:, self._agent] &= ~taken
             tokens[:, self._agent][taken] = model.encode_motion(drawn.frames)
             left = remaining
+        if self._joint:
+            noise_of_movement, shown, liveliness = (self._tensor(each) for each in self._movement(rows, given))
+            poses = model.sample_head(z, shown, liveliness, options.temperature * noise_of_movement, guidance)
+            motion[..., HEAD] = expected[..., HEAD] = poses
         self._keep_conditioning(rows, z[:, 0])
         return Drawn(motion, expected)
+
+    def _movement(self, rows: Sequence[int], given: Sequence[TurnData]) -> tuple[Motion, Motion, Motion]:
+        """What a joint head draws from: noise ``[A, K, 3]``, poses before ``[A, SHOWN, 3]``, log of liveliness ``[A]``.
+
+        Noise and poses are empty where the head is drawn frame by frame.
+        """
+        if not self._joint:
+            nothing = np.zeros((len(rows), 0, 3), np.float32)
+            return nothing, nothing, np.zeros(len(rows), np.float32)
+        noise, shown, liveliness = [], [], []
+        for row, turn in zip(rows, given, strict=True):
+            noise.append(movement_noise(self.seeds[row], self.turns[row], self.model.config.joint_coefficients))
+            poses = self._shown[row]
+            if turn.shown is not None:
+                poses = np.concatenate([_nowhere(), np.asarray(turn.shown, np.float32)[-SHOWN:, HEAD]])[-SHOWN:]
+            shown.append(poses)
+            liveliness.append(self.options.liveliness if turn.liveliness is None else turn.liveliness)
+        return np.stack(noise), np.stack(shown), np.log(np.asarray(liveliness, np.float32))
 
     def _keep_conditioning(self, rows: Sequence[int], z: Tensor) -> None:
         for row, conditioning in zip(rows, z, strict=True):
@@ -389,6 +435,11 @@ class ConversationBatch:
         for row, values in zip(rows, motion.cpu().numpy(), strict=True):
             out[row] = values
         return out
+
+
+def _nowhere() -> Motion:
+    """Poses ``[SHOWN, 3]`` of a head that was not seen yet."""
+    return np.full((SHOWN, 3), np.nan, np.float32)
 
 
 def make_engine(name: str, model: Timar, window: Window, conversations: int) -> Engine:

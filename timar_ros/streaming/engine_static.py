@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from timar_ros.model.tokens import agent_motion_slice
+from timar_ros.motion import HEAD
 from timar_ros.streaming.engine_cached import CachedEngine
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ class StaticTurn:
         initial: Tensor,
         added: Tensor,
         style: Tensor,
+        movement: Tensor,
+        shown: Tensor,
+        liveliness: Tensor,
     ) -> Tensors:
         """Tokens ``[B, 4F + 10, d]``, conditioning ``[B, F, D]`` and frames ``[B, F, 56]``, drawn and expected.
 
@@ -63,6 +67,8 @@ class StaticTurn:
         :param lengths: turns of history ``[B]``, all of them encoded.
         :param initial: noise ``[B, F, 56]``, and ``added [S, B, F, 56]``.
         :param style: ``[2]``, temperature and strength of guidance: tensors, so that a graph serves every style.
+        :param movement: noise ``[B, K, 3]`` of the joint head, poses ``shown [B, SHOWN, 3]`` before the turn and the
+            logarithm of the ``liveliness [B]``: see :meth:`timar_ros.model.timar.Timar.sample_head`; else not read.
         """
         model, count = self.engine.model, len(user)
         speech = model.encode_speech(torch.cat((user, agent)))
@@ -75,7 +81,11 @@ class StaticTurn:
         z = self.engine.condition_all(torch.stack(both, 1), masked, lengths)
         frames, noise = z.transpose(1, 2).flatten(0, 1), (initial.flatten(0, 1), added.flatten(1, 2))
         drawn = model.sample_motion(frames, noise, style[0], style[1])
-        return tokens, z[:, 0], drawn.frames.view(initial.shape), drawn.expected.view(initial.shape)
+        made, expected = drawn.frames.view(initial.shape), drawn.expected.view(initial.shape)
+        if model.config.head == "joint":
+            poses = model.sample_head(z, shown, liveliness, style[0] * movement, style[1])
+            made, expected = (torch.cat((each[..., : HEAD.start], poses), -1) for each in (made, expected))
+        return tokens, z[:, 0], made, expected
 
 
 class GraphedCall:

@@ -13,7 +13,7 @@ from timar_ros.motion import HEAD, MOTION_SIZE
 
 Frames = NDArray[np.float32]
 
-_NOISE = 0
+_NOISE, _MOVEMENT = 0, 2
 # The correlated noise forgets what is this many time constants old (0.1 %): with one pole, and with two.
 _TAIL, _LONG_TAIL = 7, 6
 # Two equal poles, each this much faster, remember for about as long as one.
@@ -41,6 +41,11 @@ def turn_noise(
     if head_correlation > 0:
         drawn[..., HEAD] = _filtered(white, turn, _smooth_kernel(frames, head_correlation), HEAD)
     return drawn[0], drawn[1:]
+
+
+def movement_noise(seed: int, turn: int, coefficients: int) -> Frames:
+    """Unit normal noise ``[K, 3]`` of a turn's head movement, for a model that draws it as one (joint head)."""
+    return _generator(seed, turn, _MOVEMENT).standard_normal((coefficients, 3), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=64)

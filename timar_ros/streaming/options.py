@@ -23,6 +23,9 @@ NORMALISING = ("running", "clip")
 
 LARGEST_SEED = 2**63 - 1
 
+LIVELINESS = (0.3, 2.0)
+"""Range of the dial; training saw 0.45 to 2.2."""
+
 FRAME_SECONDS = 0.04
 """Length of a motion frame [s]: hops, their margin and the look-ahead are whole frames."""
 
@@ -58,6 +61,10 @@ class SamplingOptions:
     head_crossover: float | None = option(
         None, "the head moves as sampled below this frequency, as its posterior mean above; 0: as sampled, as in the "
         "paper", unit="Hz", low=0, high=6.25, kind=float, unset=-1.0, none="the model's",
+    )  # fmt: skip
+    liveliness: float = option(
+        1.0, "how much the head moves, against an average person's (models with a joint head)",
+        low=LIVELINESS[0], high=LIVELINESS[1],
     )  # fmt: skip
     engine: str = option(
         "cached", "cached: keep keys and values of past turns; oracle: compute the whole window every turn",

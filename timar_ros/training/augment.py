@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from timar_ros.motion import MODEL_RATE
+from timar_ros.training.backgrounds import Voice, background
 from timar_ros.training.config import AugmentConfig
 
 Array = NDArray[np.float32]
@@ -19,19 +20,32 @@ Array = NDArray[np.float32]
 KNOTS_HZ = np.geomspace(60.0, 8000.0, 8)
 
 
-def augment(user: Array, agent: Array, options: AugmentConfig, rng: np.random.Generator) -> tuple[Array, Array]:
+def augment(
+    user: Array, agent: Array, options: AugmentConfig, rng: np.random.Generator, voice: Voice | None = None
+) -> tuple[Array, Array]:
     """Both channels of a clip, changed; same lengths. Speech is taken and given as the model takes it (unit variance).
 
     :param user: user's speech ``[N]``.
     :param agent: agent's speech ``[N]``.
+    :param voice: gives other people's speech for babble; None: no babble.
     """
     if rng.random() >= options.probability:
-        return user, agent
+        return user.copy(), agent.copy()
     changed = [_channel(samples, options, rng) for samples in (user, agent)]
     if rng.random() < options.crosstalk_probability:
         leaks = 10 ** (rng.uniform(*options.crosstalk_db, size=2) / 20)
         changed = [changed[0] + np.float32(leaks[0]) * changed[1], changed[1] + np.float32(leaks[1]) * changed[0]]
+    for index in range(2):
+        if rng.random() < options.background_probability:
+            changed[index] = _before(changed[index], options, rng, voice)
     return changed[0], changed[1]
+
+
+def _before(samples: Array, options: AugmentConfig, rng: np.random.Generator, voice: Voice | None) -> Array:
+    """A channel with a background, whose level stands against speech of unit variance."""
+    share = np.float32(10 ** (-rng.uniform(*options.background_snr_db) / 20))
+    mixed = samples + share * background(len(samples), rng, voice)
+    return np.asarray(mixed / np.sqrt(1 + share**2), np.float32)
 
 
 def _channel(samples: Array, options: AugmentConfig, rng: np.random.Generator) -> Array:

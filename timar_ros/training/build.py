@@ -12,15 +12,17 @@ from torch import nn
 
 from timar_ros.baselines.checkpoint import is_dualtalk, load_dualtalk, save_dualtalk
 from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
-from timar_ros.data.dualtalk import DualTalkFolder
+from timar_ros.data.dualtalk import Clip, DualTalkFolder
 from timar_ros.errors import UserError, require
 from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
 from timar_ros.model.checkpoint import folder_format
 from timar_ros.model.speech import speech_encoder_config
+from timar_ros.motion import HEAD
 from timar_ros.training.alignment import align
 from timar_ros.training.config import TrainConfig
-from timar_ros.training.dataset import motion_statistics
+from timar_ros.training.dataset import head_style, motion_statistics
 from timar_ros.training.filterbank import initialise_filters
+from timar_ros.training.objective import shown_before
 
 # Clips whose motion gives the statistics for standardising: enough for three digits, read in seconds.
 STATISTICS_CLIPS = 400
@@ -116,6 +118,21 @@ def set_statistics(model: Timar | DualTalk, config: TrainConfig, skip: frozenset
     mean, deviation = motion_statistics(folder, chosen, config.data.neutral_head)
     model.motion_mean.copy_(torch.from_numpy(mean))
     model.motion_scale.copy_(torch.from_numpy(deviation))
+    if isinstance(model, Timar) and model.config.head == "joint":
+        _set_joint_statistics(model, folder, chosen)
+
+
+def _set_joint_statistics(model: Timar, folder: DualTalkFolder, clips: list[Clip]) -> None:
+    """Sizes of a turn's movement and of people's liveliness, for the joint head."""
+    poses = torch.from_numpy(np.stack([np.array(folder.load(clip)["agent_motion"][:, HEAD]) for clip in clips]))
+    poses = (poses - model.motion_mean[HEAD].cpu()) / model.motion_scale[HEAD].cpu()
+    frames = model.config.turn_frames
+    turns = poses[:, : poses.shape[1] // frames * frames].unflatten(1, (-1, frames))
+    shown = shown_before(turns)[:, 1:].flatten(0, 1)
+    made = model.joint_head.encode(turns[:, 1:].flatten(0, 1), shown[:, -1], torch.ones(3))
+    model.joint_scale.copy_(made.std(0).clamp(min=1e-4).view(-1, 3))
+    styles = np.array([head_style(clip.pair.npz(clip.agent)) for clip in clips])
+    model.joint_style.copy_(torch.tensor([styles.mean(), max(float(styles.std()), 1e-2)]))
 
 
 def save_model(

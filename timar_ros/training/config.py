@@ -67,6 +67,10 @@ class AugmentConfig:
     band_limit_probability: float = 0.2
     crosstalk_probability: float = 0.3
     crosstalk_db: tuple[float, float] = (-45.0, -22.0)
+    background_probability: float = 0.0
+    """Chance that a channel has babble, music or singing behind the voice; what moves stays as it was, so that none of
+    them moves a mouth (:mod:`timar_ros.training.backgrounds`)."""
+    background_snr_db: tuple[float, float] = (-3.0, 20.0)
     speed: float = 0.0
     """Clips run this share faster or slower, motion along with the audio (pitch changes too)."""
 
@@ -84,8 +88,13 @@ class MaskConfig:
     """Probability with which each user token is dropped (the paper's guidance drop)."""
     turn_drop: float = 0.0
     """Probability with which a turn's user speech and motion are dropped whole (anticipatory mode)."""
+    user_drop: float = 0.0
+    """Probability with which a clip has no user at all, speech or motion: the branch that guidance compares with."""
     tracker_drop: float = 0.0
     """Probability with which a clip has no user motion at all (no tracker)."""
+    unheard: float = 0.0
+    """Probability with which the last turn of a clip ends before all of it was heard: the user's part is cut off
+    somewhere in it or dropped whole, the agent's speech is known a random time ahead. Rolling turns need this."""
     group_drop: float = 0.0
     """Probability with which a clip lacks one or two of expression, jaw, head pose (needs ``partial_motion``)."""
 
@@ -100,6 +109,9 @@ class OptimiserConfig:
     """Clips at once on one device; smaller than its share of ``batch_size``: gradients accumulate."""
     steps: int | None = None
     epochs: int | None = 400
+    seconds: float | None = None
+    """Train for so long, by the clock, instead of a number of steps; the schedule goes by time as well. A run that was
+    stopped goes on with the time that it had left, not bit for bit."""
     learning_rate: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.02
@@ -123,6 +135,8 @@ class OptimiserConfig:
     (:func:`timar_ros.training.objective.head_change_error`; paper: 0)."""
     listening_weight: float = 1.0
     """How much more that error counts while the agent is silent: listeners move less, and what they do answers."""
+    joint_weight: float = 1.0
+    """Weight of the joint head's loss, where the model has one."""
     noise_draws: int = 4
     """Noise draws per frame for the diffusion head (the authors' diffusion_batch_mul)."""
     precision: str = "bf16"
@@ -267,12 +281,9 @@ def _check(config: TrainConfig, where: str) -> None:
     need(config.family in FAMILIES, "family", f"one of {', '.join(FAMILIES)}, not {config.family!r}")
     need(optimiser.precision in PRECISIONS, "optimiser.precision", f"one of {', '.join(PRECISIONS)}")
     need(optimiser.schedule in SCHEDULES, "optimiser.schedule", f"one of {', '.join(SCHEDULES)}")
-    need(
-        (optimiser.steps is None) != (optimiser.epochs is None),
-        "optimiser",
-        "given either steps or epochs (the other null)",
-    )
-    need((optimiser.steps or optimiser.epochs or 0) > 0, "optimiser.steps and epochs", "positive")
+    lengths = [each for each in (optimiser.steps, optimiser.epochs, optimiser.seconds) if each is not None]
+    need(len(lengths) == 1, "optimiser", "given one of steps, epochs and seconds (the others null)")
+    need(lengths[0] > 0, "optimiser.steps, epochs and seconds", "positive")
     need(optimiser.batch_size > 0 and optimiser.noise_draws > 0, "optimiser.batch_size and noise_draws", "positive")
     need(optimiser.learning_rate > 0, "optimiser.learning_rate", "positive")
     need(0 <= config.calm_jaw <= 2, "calm_jaw", "in [0, 2]")
@@ -284,7 +295,7 @@ def _check(config: TrainConfig, where: str) -> None:
     need(
         0 < masks.minimum <= 1 and masks.deviation > 0, "masks", "given with minimum in (0, 1] and a positive deviation"
     )
-    for key in ("full_share", "token_drop", "turn_drop", "tracker_drop", "group_drop"):
+    for key in ("full_share", "token_drop", "turn_drop", "tracker_drop", "user_drop", "unheard", "group_drop"):
         need(0 <= getattr(masks, key) <= 1, f"masks.{key}", "a probability in [0, 1]")
     need(data.clip_seconds > 0, "data.clip_seconds", "positive")
     need(0 <= config.augment.speed <= 0.25, "augment.speed", "in [0, 0.25]")

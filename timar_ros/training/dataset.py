@@ -18,9 +18,9 @@ from torch.utils.data import Dataset, Sampler
 
 from timar_ros.data.audio import read_audio
 from timar_ros.data.augment import change_speed
-from timar_ros.data.dualtalk import Clip, DualTalkFolder, load_motion
+from timar_ros.data.dualtalk import Clip, DualTalkFolder, load_motion, load_speech
 from timar_ros.errors import UserError
-from timar_ros.motion import HEAD, MOTION_RATE, MOTION_SIZE
+from timar_ros.motion import HEAD, MOTION_RATE, MOTION_SIZE, SAMPLES_PER_FRAME
 from timar_ros.streaming.activity import ActivityDetector
 from timar_ros.training.augment import augment
 from timar_ros.training.config import TrainConfig
@@ -78,9 +78,12 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
         item = self.folder.load(clip)
         if wanted != self.frames:
             item = change_speed(item, self.frames)
-        user_speech, agent_speech = augment(item["user_speech"], item["agent_speech"], config.augment, rng)
+        user_speech, agent_speech = augment(item["user_speech"], item["agent_speech"], config.augment, rng, self._voice)
         user_motion = np.array(item["user_motion"])
         masks = draw_masks(self.frames, self.turn_frames, share, config.masks, rng)
+        for samples, heard in ((user_speech, masks.user_heard), (agent_speech, masks.agent_heard)):
+            if heard < self.frames:
+                samples[heard * SAMPLES_PER_FRAME :] = 0
         for group in masks.untracked:
             user_motion[:, group] = np.nan
         agent_motion = np.array(item["agent_motion"])
@@ -99,11 +102,20 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
             "agent_motion": torch.from_numpy(agent_motion),
             "agent_mask": torch.from_numpy(masks.agent),
             "agent_silent": torch.from_numpy(silent),
+            "agent_style": torch.tensor(head_style(clip.pair.npz(clip.agent))),
             "user_speech_drop": torch.from_numpy(masks.user_speech),
             "user_motion_drop": torch.from_numpy(masks.user_motion),
             "timesteps": torch.from_numpy(self._timesteps(draws, rng)),
             "noise": torch.from_numpy(rng.standard_normal((draws, self.frames, MOTION_SIZE), np.float32)),
         }
+
+    def _voice(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A stretch of somebody's speech from another conversation, ``[samples]``, for babble."""
+        pair = self.folder.pairs[rng.integers(len(self.folder.pairs))]
+        available = self.last_start.get(pair.name, 0)
+        frames = -(-samples // SAMPLES_PER_FRAME)
+        start = int(rng.integers(0, max(1, available - frames)))
+        return load_speech(pair.wav(int(rng.integers(1, 3))), start, frames, True)[:samples]
 
     def _timesteps(self, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Noise levels of a clip's draws, ``[draws, T]``."""
@@ -181,6 +193,13 @@ def mean_motion(path: Path) -> NDArray[np.float32]:
 def mean_head(path: Path) -> NDArray[np.float32]:
     """Mean head pose of a whole file, ``[3]`` axis-angle."""
     return mean_motion(path)[HEAD]
+
+
+@lru_cache(maxsize=65536)
+def head_style(path: Path) -> np.float32:
+    """How lively the head of a whole file is: the logarithm of its pose's deviation [rad], a mean over the axes."""
+    deviation = load_motion(path)[:, HEAD].std(0)
+    return np.float32(np.log(np.maximum(deviation, 1e-4)).mean())
 
 
 @lru_cache(maxsize=65536)

@@ -32,6 +32,10 @@ class ClipMasks:
     """User motion tokens that become ``fake_latent``, ``[T]``."""
     untracked: tuple[slice, ...]
     """Column groups of the user's motion that count as not tracked."""
+    user_heard: int
+    """Frames of the user that were heard and seen: what comes later is dropped."""
+    agent_heard: int
+    """Frames of the agent's own speech that are known: what comes later is silence."""
 
 
 def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig, rng: np.random.Generator) -> ClipMasks:
@@ -47,4 +51,13 @@ def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig,
         groups = tuple(PARTS.values())
         lost = rng.permutation(3)[: rng.integers(1, 3)]
         untracked = tuple(groups[i] for i in lost)
-    return ClipMasks(agent, speech | turns, motion | turns, untracked)
+    speech, motion, user_heard, agent_heard = speech | turns, motion | turns, frames, frames
+    if options.unheard and rng.random() < options.unheard:
+        # Not at all, in part, or whole; the agent's speech from a fifth of a second on.
+        user_heard -= int(rng.choice(np.array([turn_frames, rng.integers(0, turn_frames + 1), 0]), p=[0.5, 0.25, 0.25]))
+        if rng.random() < 0.75:
+            agent_heard -= turn_frames - int(rng.integers(max(1, turn_frames // 5), turn_frames + 1))
+        speech[user_heard:] = motion[user_heard:] = True
+    if options.user_drop and rng.random() < options.user_drop:
+        speech, motion = np.ones(frames, bool), np.ones(frames, bool)
+    return ClipMasks(agent, speech, motion, untracked, user_heard, agent_heard)

@@ -14,6 +14,7 @@ from timar_ros.baselines.dualtalk import DualTalk
 from timar_ros.model import Timar
 from timar_ros.model import tokens as layout
 from timar_ros.model.diffusion import TRAINING_STEPS, make_schedule, motion_mse
+from timar_ros.model.joint import SHOWN
 from timar_ros.motion import HEAD, MOTION_SIZE
 from timar_ros.training.config import OptimiserConfig
 
@@ -51,6 +52,7 @@ class Objective(nn.Module):
         options = options or OptimiserConfig()
         self.bound_weight, self.bound_steps = options.bound_weight, options.bound_steps
         self.change_weight, self.listening_weight = options.change_weight, options.listening_weight
+        self.joint_weight, self.draws = options.joint_weight, options.noise_draws
         self.model = model
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,6 +100,9 @@ class Objective(nn.Module):
             change = head_change_error(model, target, cond, batch["noise"][0])
             count = 1 + (self.listening_weight - 1) * batch["agent_silent"].flatten().float()
             loss = loss + self.change_weight * (count * change).repeat(draws)
+        if model.config.head == "joint":
+            drawn = joint_error(model, target, cond, batch, self.draws)
+            loss = loss + self.joint_weight * drawn.repeat(draws)
         return FrameLosses(loss, mse, weight.repeat(draws), bound, cond)
 
 
@@ -140,6 +145,31 @@ def head_change_error(model: Timar, target: Tensor, cond: Tensor, noise: Tensor)
     change = torch.diff(error, dim=1, prepend=error[:, :1]) / HEAD_CHANGE
     out: Tensor = change.square().mean(-1).flatten()
     return out
+
+
+def joint_error(model: Timar, target: Tensor, cond: Tensor, batch: dict[str, Tensor], draws: int) -> Tensor:
+    """The joint head's loss, that of a turn at each of its frames, ``[B·T]``.
+
+    A turn goes on from the frames before it in the clip; the first one from nowhere. What is drawn comes from the
+    batch's own noise, so that it depends on the clips alone.
+    """
+    frames, clips = model.config.turn_frames, len(batch["agent_motion"])
+    poses = target[:, HEAD].view(clips, -1, frames, 3)
+    generator = torch.Generator().manual_seed(int(batch["noise"].flatten()[:2].view(torch.int32).sum()) & 0x7FFFFFFF)
+    shown = shown_before(poses).flatten(0, 1)
+    style = (batch["agent_style"] - model.joint_style[0]) / model.joint_style[1]
+    style = style.unsqueeze(1).expand(clips, poses.shape[1]).flatten()
+    z = cond.view(clips * poses.shape[1], frames, -1)
+    errors = model.joint_head.loss(poses.flatten(0, 1), z, shown, style, model.joint_scale, generator, draws)
+    return errors.repeat_interleave(frames)
+
+
+def shown_before(poses: Tensor) -> Tensor:
+    """The poses before each turn ``[B, turns, SHOWN, 3]`` of poses ``[B, turns, F, 3]``; NaN before the first."""
+    before = poses[:, :-1, -SHOWN:]
+    if before.shape[2] < SHOWN:
+        before = nn.functional.pad(before, (0, 0, SHOWN - before.shape[2], 0), value=torch.nan)
+    return torch.cat((torch.full_like(poses[:, :1, :1], torch.nan).expand(-1, -1, SHOWN, -1), before), dim=1)
 
 
 def clip_conditioning(model: Timar, batch: dict[str, Tensor], agent_mask: Tensor) -> Tensor:
@@ -185,4 +215,21 @@ def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Genera
             torch.randn((steps, len(cond), MOTION_SIZE), generator=generator),
         )
         motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device))).frames
-    return model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])
+    made = model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])
+    if model.config.head == "joint":
+        made[..., HEAD] = _sample_heads(model, cond, batch, generator)
+    return made
+
+
+def _sample_heads(model: Timar, cond: Tensor, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """Head poses ``[B, T, 3]`` of whole clips, turn after turn, each of its own person's liveliness."""
+    config, clips = model.config, len(batch["agent_motion"])
+    z = cond.view(clips, -1, config.turn_frames, cond.shape[-1])
+    shown = torch.full((clips, SHOWN, 3), torch.nan, device=cond.device)
+    style = batch["agent_style"] - model.joint_style[0]
+    turns = []
+    for turn in range(z.shape[1]):
+        noise = torch.randn((clips, config.joint_coefficients, 3), generator=generator).to(cond.device)
+        turns.append(model.sample_head(z[:, turn].unsqueeze(1), shown, style, noise))
+        shown = torch.cat((shown, turns[-1]), dim=1)[:, -SHOWN:]
+    return torch.cat(turns, dim=1)

@@ -6,10 +6,23 @@ import math
 
 from timar_ros.training.config import OptimiserConfig
 
+# What a run that ends by the clock never reaches.
+ENDLESS = 10**7
+
 
 def total_steps(options: OptimiserConfig, clips: int) -> int:
-    """Optimiser steps of the whole run."""
+    """Optimiser steps of the whole run; :data:`ENDLESS` for one that ends by the clock."""
+    if options.seconds is not None:
+        return ENDLESS
     return options.steps or max(1, round((options.epochs or 0) * clips / options.batch_size))
+
+
+def expected_total(step: int, warmup: int, spent: float, seconds: float) -> int:
+    """Steps of a run of so many ``seconds``, at the pace of the ``step`` steps that took ``spent`` seconds."""
+    if spent >= seconds:
+        return step + 1
+    # The first steps are slow: libraries set themselves up.
+    return ENDLESS if step < max(warmup, 20) else max(step + 1, round(step * seconds / max(spent, 1e-3)))
 
 
 def warmup_steps(options: OptimiserConfig, clips: int) -> int:

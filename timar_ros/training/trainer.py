@@ -28,7 +28,7 @@ from timar_ros.training.config import TrainConfig
 from timar_ros.training.dataset import StepSampler, TrainingClips, collate
 from timar_ros.training.filterbank import fit_filterbank
 from timar_ros.training.objective import Objective
-from timar_ros.training.schedule import learning_rate, total_steps, warmup_steps
+from timar_ros.training.schedule import expected_total, learning_rate, total_steps, warmup_steps
 from timar_ros.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class Trainer:
         self.config, self.skip = config, skip
         options = config.optimiser
         self.accelerator = accelerate.Accelerator(cpu=without_gpu(), mixed_precision=options.precision)
+        if options.seconds is not None and self.accelerator.num_processes > 1:
+            raise UserError("optimiser.seconds is for one process: give several a number of steps")
         if self.accelerator.num_processes != process_count():
             raise UserError(
                 f"{process_count()} processes were started, but they do not train together: "
@@ -71,7 +73,7 @@ class Trainer:
         self.total = total_steps(options, len(self.clips))
         self.warmup = warmup_steps(options, len(self.clips))
         self.micro = options.micro_batch or max(1, options.batch_size // self.world)
-        self.turn_frames, self.step = frames, 0
+        self.turn_frames, self.step, self.spent = frames, 0, 0.0
         device = self.accelerator.device
         self.model.to(device)
         if newest is None and self.accelerator.is_main_process:
@@ -83,7 +85,8 @@ class Trainer:
         )
         self.average = Average(self.model, options.ema)
         if newest is not None:
-            self.step = int(load_state(newest, self.model, self.average, self.optimiser)["step"])
+            state = load_state(newest, self.model, self.average, self.optimiser)
+            self.step, self.spent = int(state["step"]), float(state.get("spent", 0.0))
         self.objective = self.accelerator.prepare(Objective(self.model, options))
         if newest is None:
             # A distributed wrapper has just given every process the first one's weights.
@@ -101,9 +104,14 @@ class Trainer:
         options = self.config.run
         tensorboard = self._tensorboard()
         batches = iter(self._loader())
+        began, before = time.monotonic(), self.spent
+        seconds = self.config.optimiser.seconds
         try:
             while self.step < self.total:
                 metrics = self._one_step(batches)
+                self.spent = before + time.monotonic() - began
+                if seconds is not None and self.spent >= seconds:
+                    self.total = self.step
                 if report is not None:
                     report(self.step, self.total, metrics)
                 last = self.step == self.total
@@ -136,7 +144,7 @@ class Trainer:
             self.model,
             self.average,
             self.optimiser,
-            {"total": self.total, "processes": self.world},
+            {"total": self.total, "processes": self.world, "spent": self.spent},
             self.config.run.keep,
         )
         with self.average.applied(self.model):
@@ -169,11 +177,17 @@ class Trainer:
         parts = options.batch_size // (self.world * self.micro)
         loaded = [next(batches) for _ in range(parts)]
         names = [name for batch in loaded for name in batch.pop("name")]
-        moved = [{k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()} for batch in loaded]
+        moved = [
+            {k: torch.as_tensor(v).to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+            for batch in loaded
+        ]
         # Dropout draws from torch's global generator, which is therefore set anew at every step.
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * self.world + self.rank)
         self.model.train()
-        rate = learning_rate(self.step, self.total, self.warmup, options)
+        steps = self.total
+        if options.seconds is not None:
+            steps = expected_total(self.step, self.warmup, self.spent, options.seconds)
+        rate = learning_rate(self.step, steps, self.warmup, options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -252,8 +266,12 @@ class Trainer:
     def _tensorboard(self) -> Any:
         if not self.accelerator.is_main_process:
             return None
-        module = require("torch.utils.tensorboard", "pip install 'timar_ros[train]'", "the training log")
-        return module.SummaryWriter(str(self.run / "tensorboard"))
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            log.warning("no TensorBoard here: the log is %s alone", self.run / "log.csv")
+            return None
+        return SummaryWriter(str(self.run / "tensorboard"))
 
     def _write(self, tensorboard: Any, metrics: dict[str, float]) -> None:
         """To TensorBoard, and to log.csv (step, name, value) for reading without it."""
@@ -264,7 +282,8 @@ class Trainer:
             if fresh:
                 writer.writerow(["step", "name", "value"])
             for name, value in metrics.items():
-                tensorboard.add_scalar(name, value, self.step)
+                if tensorboard is not None:
+                    tensorboard.add_scalar(name, value, self.step)
                 writer.writerow([self.step, name, f"{value:.6g}"])
 
 

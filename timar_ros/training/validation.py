@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from timar_ros.baselines.dualtalk import DualTalk
+from timar_ros.data.statistics import MAX_LAG, correlation_at
 from timar_ros.model import Timar
 from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, SAMPLES_PER_FRAME
 from timar_ros.training.config import TrainConfig
@@ -64,5 +65,5 @@ def jaw_follows(speech: np.ndarray, jaw: np.ndarray, smoothing: int = 5) -> floa
     for e, j in zip(energy, jaw, strict=True):
         smooth = np.convolve(e, kernel, "same")
         if smooth.std() > 1e-3 and j.std() > 1e-6:
-            found.append(max(float(np.corrcoef(smooth[: len(smooth) - lag], j[lag:])[0, 1]) for lag in range(6)))
+            found.append(max(correlation_at(smooth, j, lag) for lag in range(-MAX_LAG, MAX_LAG + 1)))
     return float(np.mean(found)) if found else 0.0
