@@ -25,7 +25,7 @@ from timar_ros.nodes.messages import audio_message, motion_messages, to_stamp
 from timar_ros.nodes.microphone import MicrophoneFeed
 from timar_ros.nodes.pacing import Playing
 from timar_ros.nodes.playback import Recording, Step, load_recording, steps
-from timar_ros.streaming.resampling import audio_context
+from timar_ros.streaming.resampling import MOTION_RATE, audio_context
 
 SETTLE = 0.15
 """At the very beginning the segmenter waits for its `max_lateness` [s] before it knows where the first turn begins."""
@@ -231,7 +231,9 @@ class AudioSource(ManagedNode):
         if self._ticks is None:
             return
         chunk = float(self.value("chunk"))
-        last_turn = math.ceil(self.recording.seconds / self._turn_duration - 1e-6)
+        # Less than a frame at the end makes no turn.
+        frames = int(self.recording.seconds * MOTION_RATE + 1e-9)
+        last_turn = math.ceil(frames / (self._turn_duration * MOTION_RATE) - 1e-6)
         if self._speed == 0.0:
             playing.wait_for(lambda: playing.answered >= last_turn, float(self.value("acknowledge_timeout")))
         seconds = self._position

@@ -173,6 +173,8 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         ["turns"],
         **timing,
         max_lateness=patience if paced else None,
+        # A recording's speech is published ahead. At speed 0 its stamps could not show that: time leaps.
+        agent_ahead=True if options.mode == "rolling" and options.source == "recording" else None,
     )
     if source := _source_executable(options):
         add(source, *_source_wiring(options), **_source_parameters(options))
