@@ -139,7 +139,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=options.robot, lag=lag)
     add(
         "audio_sink",
-        ["agent/audio", "stream_info"],
+        ["agent/audio", "agent/voice_timing", "stream_info"],
         ["agent/audio_out"],
         file=options.audio_file or None,
         device=options.speaker or None,
@@ -170,7 +170,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     add(
         "turn_segmenter",
         ["user/audio", "agent/audio", "user/motion", "stream_info"],
-        ["turns"],
+        ["turns", "agent/voice_timing"],
         **timing,
         max_lateness=patience if paced else None,
         # A recording's speech is published ahead. At speed 0 its stamps could not show that: time leaps.
