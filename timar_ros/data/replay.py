@@ -135,6 +135,7 @@ def turns_of_events(
     ahead = speech_ahead if options.mode == "rolling" else None
     builder = TurnBuilder.of(options, turn_seconds, max_ahead=120.0, agent_ahead=ahead)
     arrived = 0
+    begun = options.mode != "rolling"
     for event in events:
         arrived, first = event.arrived_ns, not arrived
         if first:
@@ -151,7 +152,11 @@ def turns_of_events(
             )
         else:
             builder.add_motion(event.stamp_ns, event.rate, event.frames)
-        builder.advance(arrived)
+        # Rolling: speech ahead of its time shows no time. A bag's order of two topics is not exact, so the conversation's
+        # time begins with the user's first sound, not with the moment at which the bag says that it must have come.
+        begun = begun or (isinstance(event, AudioEvent) and event.role == "user")
+        if begun:
+            builder.advance(arrived)
         yield from ((arrived, turn) for turn in builder.pop())
     yield from ((arrived, turn) for turn in builder.finish())
 
