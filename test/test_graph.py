@@ -36,7 +36,7 @@ def test_every_topic_has_one_producer_and_somebody_to_hear_it():
 
 def test_activation_expects_everybody_who_listens():
     expected = by_name(describe(WHOLE, observers=("turns",)))["turn_segmenter"].parameters["expected_subscribers"]
-    assert expected == ["turns=3"]  # inference, recorder, observer
+    assert expected == ["turns=3", "agent/voice_timing=2"]  # inference, recorder, observer; sink, recorder
 
 
 def test_a_recording_in_real_time_runs_by_the_wall_and_at_any_other_pace_by_its_own_clock():
@@ -74,6 +74,18 @@ def test_the_defaults_of_the_graph_are_those_of_the_nodes(node, name):
 def test_at_speed_0_the_source_hears_the_answers():
     source = by_name(describe(GraphOptions(**RECORDING, speed=0.0)))["audio_source"]
     assert "agent/motion" in source.inputs
+
+
+@pytest.mark.parametrize("speed", [0.0, 1.0])
+def test_rolling_mode_reaches_all_who_must_know(speed):
+    wanted = {"mode": "rolling", "hop": 0.04, "hop_margin": 0.2, "look_ahead": 0.6}
+    specs = by_name(describe(GraphOptions(**RECORDING, speed=speed, **wanted)))
+    for name in ("turn_segmenter", "timar_inference"):
+        assert {key: specs[name].parameters[key] for key in wanted} == wanted
+    # A recording is published ahead, and the segmenter told so; what comes on topics must show it by its stamps.
+    assert specs["turn_segmenter"].parameters["agent_ahead"] is True
+    assert specs["audio_source"].parameters["agent_lead"] > wanted["look_ahead"]
+    assert "agent_ahead" not in by_name(describe(GraphOptions(**wanted)))["turn_segmenter"].parameters
 
 
 def test_anticipatory_mode_reaches_all_who_must_know():

@@ -131,12 +131,24 @@ def _ahead_of(message: Any) -> Floats | None:
     return ahead if len(ahead) else None
 
 
+def speech_was_ahead(bag: BagReader) -> bool | None:
+    """Rolling mode: whether all of the agent's speech was ahead, as the bag says; None: its stamps are to tell."""
+    topic = bag.find("agent/voice_timing")
+    delays = [] if topic is None else [float(message.delay) for _, _, message in bag.messages({topic})]
+    return True if delays and not any(delays) else None
+
+
 def turns_of_events(
-    events: Iterator[Event], turn_seconds: float, options: PipelineOptions
+    events: Iterator[Event], turn_seconds: float, options: PipelineOptions, speech_ahead: bool | None = None
 ) -> Iterator[tuple[int, TurnInput]]:
-    """Turns cut from audio and motion in their order of arrival, each with the time at which it was complete."""
-    builder = TurnBuilder.of(options, turn_seconds, max_ahead=120.0)
+    """Turns cut from audio and motion in their order of arrival, each with the time at which it was complete.
+
+    :param speech_ahead: rolling mode: see :func:`speech_was_ahead`.
+    """
+    ahead = speech_ahead if options.mode == "rolling" else None
+    builder = TurnBuilder.of(options, turn_seconds, max_ahead=120.0, agent_ahead=ahead)
     arrived = 0
+    begun = options.mode != "rolling"
     for event in events:
         arrived, first = event.arrived_ns, not arrived
         if first:
@@ -153,7 +165,11 @@ def turns_of_events(
             )
         else:
             builder.add_motion(event.stamp_ns, event.rate, event.frames)
-        builder.advance(arrived)
+        # Rolling: speech ahead of its time shows no time. A bag's order of two topics is not exact, so the conversation's
+        # time begins with the user's first sound, not with the moment at which the bag says that it must have come.
+        begun = begun or (isinstance(event, AudioEvent) and event.role == "user")
+        if begun:
+            builder.advance(arrived)
         yield from ((arrived, turn) for turn in builder.pop())
     yield from ((arrived, turn) for turn in builder.finish())
 
@@ -272,7 +288,9 @@ class _Replay:
             turns = turns_of_topic(self.bag, self.turns_topic, self._samples)
         else:
             assert self.inputs is not None
-            turns = turns_of_events(_copied(self.inputs.events(), writer), self.model.config.turn_seconds, self.options)
+            events = _copied(self.inputs.events(), writer)
+            turn_seconds = self.model.config.turn_seconds
+            turns = turns_of_events(events, turn_seconds, self.options, speech_was_ahead(self.bag))
         newest = max(self.live, default=-1)
         for arrived, turn in turns:
             if not turn.planned:

@@ -17,6 +17,7 @@ import numpy as np
 from timar_ros.data.bag_foreign import AudioEvent, Event, MotionEvent
 from timar_ros.errors import UserError
 from timar_ros.live.devices import find_device
+from timar_ros.motion import MOTION_RATE
 from timar_ros.msg import AudioChunk
 from timar_ros.nodes import qos
 from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter
@@ -174,7 +175,9 @@ class AudioSource(PacedSource):
         if self._ticks is None:
             return
         chunk = float(self.value("chunk"))
-        last_turn = math.ceil(self.recording.seconds / self._turn_duration - 1e-6)
+        # Less than a frame at the end makes no turn.
+        frames = int(self.recording.seconds * MOTION_RATE + 1e-9)
+        last_turn = math.ceil(frames / (self._turn_duration * MOTION_RATE) - 1e-6)
         if self._speed == 0.0:
             playing.wait_for(lambda: playing.answered >= last_turn, float(self.value("answer_timeout")))
         seconds = self._position

@@ -148,7 +148,7 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         add("head_simulator", ["joint_trajectory"], ["joint_states"], robot=chosen("robot"), lag=lag)
     add(
         "audio_sink",
-        ["agent/audio", "stream_info"],
+        ["agent/audio", "agent/voice_timing", "stream_info"],
         ["agent/audio_out"],
         file=options.audio_file or None,
         device=options.speaker or None,
@@ -181,9 +181,11 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
     add(
         "turn_segmenter",
         ["user/audio", "agent/audio", "user/motion", "stream_info"],
-        ["turns"],
+        ["turns", "agent/voice_timing"],
         **timing,
         max_lateness=patience if paced else None,
+        # A recording's speech is published ahead. At speed 0 its stamps could not show that: time leaps.
+        agent_ahead=True if options.mode == "rolling" and options.source == "recording" else None,
     )
     if source := _source_executable(options):
         add(source, *_source_wiring(options), **_source_parameters(options))

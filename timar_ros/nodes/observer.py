@@ -95,9 +95,14 @@ class Observer(Node):
         return int(self.get_clock().now().nanoseconds)
 
     def finished(self) -> bool:
-        """Whether the audio is over, every turn is answered, and all that was to be shown has been shown."""
+        """Whether the audio is over, the newest turn is answered, and all that was to be shown has been shown.
+
+        Answers come in order: a turn that has none by then was dropped.
+        """
         seen = self.seen
-        return seen.audio_ended and not seen.unanswered() and self.now_ns() > seen.presented_until_ns
+        return (
+            seen.audio_ended and max(seen.turns, default=-1) in seen.motion and self.now_ns() > seen.presented_until_ns
+        )
 
     def _take_turn(self, message: Turn) -> None:
         seen = self.seen

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from timar_ros.streaming.options import PipelineOptions
     from timar_ros.streaming.pipeline import Pipeline, TurnMotion
 
+MOST_WAITING = 0.4
+"""Hops of so much time may wait [s], however many they are."""
+
 INSTALL = "pip install 'timar_ros[model]' (docs/installation.md)"
 
 
@@ -87,9 +90,13 @@ class TimarInference(ManagedNode):
         self._anticipatory = self.options.mode == "anticipatory"
         if self.value("latency_log"):
             self._log = LatencyLog(self.value("latency_log"))
-        self.worker = Worker(self._answer, self._prepare, self.value("queue_depth"))
+        self.worker = Worker(self._answer, self._prepare, self._most_waiting())
         for stream in self.streams.values():
             stream.info.publish(self._info())
+
+    def _most_waiting(self) -> int:
+        """How many turns may wait. Hops are short, and several of them come at once when a conversation begins."""
+        return max(self.value("queue_depth"), math.ceil(MOST_WAITING / self.pipeline.step_seconds - 1e-6))
 
     def deactivate(self) -> None:
         """Finish the turn at hand; the conversations are kept for the next activation."""

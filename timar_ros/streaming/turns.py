@@ -63,7 +63,8 @@ class TurnBuilder:
     :param max_ahead: input further in the future than this [s] is dropped; bounds the memory.
     :param max_pause: a stretch without any audio longer than this [s] is cut out instead of filled with silent turns.
     :param agent_ahead: whether the agent's audio comes ahead of its time, as from a speech synthesiser; then its stamps
-        do not show how late it is. None: in anticipatory mode.
+        do not show how late it is. None: in anticipatory mode. Rolling: True takes every stream of the agent's for
+        ahead; else each stream's stamps tell.
     :param planning_lead: anticipatory: how long before its start [s] a turn is planned, the agent's speech for it being
         complete: time to compute. Up to then the user is heard: a turn holds the user's side of so much earlier.
     :param first_number: number of the first turn.
@@ -114,6 +115,7 @@ class TurnBuilder:
         # In rolling mode the stamps of each stream tell whether it is ahead, so the agent's never show the time.
         self._rolling = mode == "rolling"
         self._agent_ahead = self._rolling or (self._planning if agent_ahead is None else agent_ahead)
+        self._known_ahead = self._rolling and bool(agent_ahead)
         self._look = round(look_ahead * NS)
         self._voice_delay = round(voice_delay * NS)
         self._lateness = round(max_lateness * NS)
@@ -407,7 +409,7 @@ class TurnBuilder:
     def _open(self, track: AudioTrack, stamp: int, index: int, rate: int, stream_id: int, time: int) -> AudioStream:
         stream = AudioStream(stream_id, rate, base=time - index * NS // rate, clock=stamp - time)
         if track is self._tracks["agent"]:
-            stream.ahead = self._lead_of(time) >= (self._look if self._rolling else JUMP)
+            stream.ahead = self._known_ahead or self._lead_of(time) >= (self._look if self._rolling else JUMP)
             self._voices = [*self._voices[-MOST_WAITING:], VoiceTiming(stream_id, stamp, stream.ahead)]
         track.begin(stream, time)
         self.counters.streams += 1
@@ -521,7 +523,8 @@ class TurnBuilder:
             return track.ready(start, end, self._present - self._lateness)
         if self._rolling and self._voice_ahead(end):
             newest = track.newest
-            if newest is not None and newest.ahead and newest.time_of(newest.samples.end) <= self._present:
+            settled = self._present - self._lateness
+            if newest is not None and newest.ahead and newest.time_of(newest.samples.end) <= settled:
                 return True  # it ran dry: what comes now is too late to be said at its time
             end += self._look
         # What comes so early has long been put in order: an utterance begins where its first chunk does.
