@@ -165,8 +165,8 @@ def turns_of_events(
             )
         else:
             builder.add_motion(event.stamp_ns, event.rate, event.frames)
-        # Rolling: speech ahead of its time shows no time. A bag's order of two topics is not exact, so the conversation's
-        # time begins with the user's first sound, not with the moment at which the bag says that it must have come.
+        # Rolling: speech ahead of its time shows no time. A bag's order of two topics is not exact, so the conversation
+        # begins with the user's first sound, not with the moment at which the bag says that it must have come.
         begun = begun or (isinstance(event, AudioEvent) and event.role == "user")
         if begun:
             builder.advance(arrived)
