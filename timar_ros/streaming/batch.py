@@ -93,9 +93,9 @@ class ConversationOptions:
         ):
             if not (math.isfinite(real) and real >= 0):
                 raise UserError(f"{name} = {real}: must be finite and not negative")
-        low, high = LIVELINESS
-        if not low <= self.liveliness <= high:
-            raise UserError(f"liveliness = {self.liveliness}: must be within {low} and {high}")
+        least, most = LIVELINESS
+        if not least <= self.liveliness <= most:
+            raise UserError(f"liveliness = {self.liveliness}: must be within {least} and {most}")
 
 
 @dataclasses.dataclass
