@@ -110,7 +110,10 @@ def _believable(args: argparse.Namespace) -> int:
 
         found = run_judge(args, report)
     for title, columns in found.items():
-        console.print(table(f"{title} (*: misses the bar)", ["", "bar", *columns], lines(columns)))
+        # Names of folders are too long for a terminal's columns.
+        letters = [chr(ord("A") + index) for index in range(len(columns))]
+        console.print(table(f"{title} (*: misses the bar)", ["", "bar", *letters], lines(columns)))
+        console.print("\n".join(f"{letter}: {label}" for letter, label in zip(letters, columns, strict=True)))
     return 0
 
 

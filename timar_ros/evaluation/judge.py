@@ -273,10 +273,10 @@ def measure(talks: Sequence[Talk], made: Sequence[Sequence[Floats]]) -> Column:
             x, y, z = (float(r) for r in told.seed_correlation(first, second))
             note(seeds_x=x, seeds_y=y, seeds_z=z)
     column = {name: _mean(values) for name, values in rows.items()}
-    if offsets:
-        each = [_mean(own) for own in offsets]
-        column |= {"lip_offset_low": float(np.nanmin(each)), "lip_offset": _mean(each)}
-        column["lip_offset_high"] = float(np.nanmax(each))
+    each = [mean for own in offsets if np.isfinite(mean := _mean(own))]
+    if each:
+        column |= {"lip_offset_low": min(each), "lip_offset": _mean(each)}
+        column["lip_offset_high"] = max(each)
     if shapes:
         # Everybody counts alike, however lively.
         ours, theirs = (np.mean([p[side] / max(p[side].sum(), 1e-12) for p in shapes], axis=0) for side in (0, 1))

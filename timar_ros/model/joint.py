@@ -108,7 +108,7 @@ class JointHead(nn.Module):
     def decode(self, coefficients: Tensor, last: Tensor, scale: Tensor) -> Tensor:
         """The inverse of :meth:`encode`: poses ``[n, F, 3]``, smooth up to the last of the sines."""
         with torch.autocast(last.device.type, enabled=False):
-            made = coefficients.float().reshape(-1, self.coefficients, 3) * scale
+            made = coefficients.float().view(-1, self.coefficients, 3) * scale
             way = torch.einsum("kf,nka->nfa", sines(self.coefficients, self.frames, made.device), made)
             return way + last.unsqueeze(1)
 

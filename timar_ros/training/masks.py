@@ -54,7 +54,7 @@ def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig,
     speech, motion, user_heard, agent_heard = speech | turns, motion | turns, frames, frames
     if options.unheard and rng.random() < options.unheard:
         # Not at all, in part, or whole; the agent's speech from a fifth of a second on.
-        user_heard -= int(rng.choice(np.array([turn_frames, rng.integers(0, turn_frames + 1), 0]), p=[0.5, 0.25, 0.25]))
+        user_heard -= int(rng.choice([turn_frames, int(rng.integers(0, turn_frames + 1)), 0], p=[0.5, 0.25, 0.25]))
         if rng.random() < 0.75:
             agent_heard -= turn_frames - int(rng.integers(max(1, turn_frames // 5), turn_frames + 1))
         speech[user_heard:] = motion[user_heard:] = True
