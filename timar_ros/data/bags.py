@@ -45,6 +45,7 @@ TOPICS: Mapping[str, str] = {
     "agent/audio_out": "timar_ros/msg/AudioChunk",
     "user/motion": "timar_ros/msg/FlameMotion",
     "agent/motion": "timar_ros/msg/FlameMotion",
+    "agent/voice_timing": "timar_ros/msg/VoiceTiming",
     "turns": "timar_ros/msg/Turn",
     "stream_info": "timar_ros/msg/StreamInfo",
     "retarget_info": "timar_ros/msg/RetargetInfo",
