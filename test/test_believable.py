@@ -12,10 +12,11 @@ import soundfile
 from timar_ros.baselines.procedural import procedural, wobbler
 from timar_ros.cli.main import main
 from timar_ros.evaluation import believable as told
-from timar_ros.evaluation.behaviour import HEAD, JAW, PITCH
 from timar_ros.evaluation.believable import BARS, Talk
 from timar_ros.evaluation.judge import lines, measure
 from timar_ros.evaluation.sounds import in_noise, music, song
+from timar_ros.motion import HEAD, PITCH
+from timar_ros.motion import JAW_OPENING as JAW
 
 FRAMES = 750
 

@@ -47,7 +47,7 @@ def test_a_turn_neither_waits_nor_copies_constants(guidance: float) -> None:
     inputs = (
         torch.randn(1, 16000), torch.ones(1, dtype=torch.bool), torch.randn(1, 16000), torch.randn(1, 25, 56),
         torch.zeros(1, dtype=torch.int64), torch.randn(1, 25, 56), torch.randn(5, 1, 25, 56),
-        torch.tensor([1.0, guidance]),
+        torch.tensor([1.0, guidance]), torch.zeros(1, 0, 3), torch.zeros(1, 0, 3), torch.zeros(1),
     )  # fmt: skip
     with torch.inference_mode():
         turn(*inputs)  # the first call may set constants up; a graph is recorded later

@@ -15,7 +15,8 @@ pytest.importorskip("timar_ros.msg", reason="the interfaces are not built in thi
 
 NODE = """
 import sys, time
-from timar_ros.nodes.base import ManagedNode, run
+from timar_ros.nodes.base import ManagedNode
+from timar_ros.nodes.process import run
 
 class Slow(ManagedNode):
     def __init__(self):

@@ -295,7 +295,7 @@ def test_a_publisher_that_cannot_connect_is_told_of(bench):
 
 
 def test_profiles_say_what_the_streams_need():
-    assert (qos.audio().depth, qos.audio().reliability) == (100, ReliabilityPolicy.RELIABLE)
+    assert (qos.audio().depth, qos.audio().reliability) == (3000, ReliabilityPolicy.RELIABLE)
     assert (qos.latched().depth, qos.latched().durability) == (1, DurabilityPolicy.TRANSIENT_LOCAL)
     for profile in (qos.motion(), qos.turns(), qos.commands(), qos.diagnostics()):
         assert isinstance(profile, QoSProfile)

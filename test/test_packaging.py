@@ -135,7 +135,7 @@ NO_TORCH = ("retarget", "simulation", "streaming/turns.py", "streaming/normalise
 ROS = re.compile(r"(rclpy|launch|launch_ros|\w+_msgs|\w+_srvs|timar_ros\.(msg|srv|nodes))(\.|$)")
 LAYERS = (
     "errors launched motion",
-    "console resources",
+    "console options resources",
     "model retarget",
     "simulation streaming",
     "data",

@@ -19,7 +19,7 @@ from timar_ros.data.statistics import correlation_at
 from timar_ros.evaluation.behaviour import AFTER, phrase_ends
 from timar_ros.evaluation.conduct import Flags, Floats, lip_offset, loudness, nods, voice_activity
 from timar_ros.evaluation.metrics import frechet_distance
-from timar_ros.motion import HEAD, JAW_OPENING, MOTION_RATE, PITCH
+from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, MOTION_RATE, PITCH
 
 # Bands of the spectrum's shape [Hz].
 BANDS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0))
@@ -243,8 +243,8 @@ def distances(made: Floats, truth: Floats) -> dict[str, float]:
     head, real = one[:, HEAD] - one[:, HEAD].mean(0), other[:, HEAD] - other[:, HEAD].mean(0)
     gain = np.sqrt(np.square(real).sum() / max(np.square(head).sum(), 1e-12))
     return {
-        "fd_exp": frechet_distance(one[:, :50], other[:, :50]),
-        "fd_jaw": frechet_distance(one[:, 50:53], other[:, 50:53]),
+        "fd_exp": frechet_distance(one[:, EXPRESSION], other[:, EXPRESSION]),
+        "fd_jaw": frechet_distance(one[:, JAW], other[:, JAW]),
         "fd_pose": frechet_distance(one[:, HEAD], other[:, HEAD]),
         "fd_pose_equal": frechet_distance(gain * head, real),
     }

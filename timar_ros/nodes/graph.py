@@ -161,9 +161,8 @@ def describe(options: GraphOptions, observers: Sequence[str] = ()) -> list[NodeS
         commands,
         robot=chosen("robot"),
     )
-    timing = {name: chosen(name) for name in ("planning_lead", "hop", "hop_margin", "look_ahead")} | {
-        "mode": options.mode
-    }
+    # Several nodes must agree on these, so all of them are told, whatever was chosen.
+    timing = {name: getattr(options, name) for name in ("mode", "planning_lead", "hop", "hop_margin", "look_ahead")}
     add(
         "timar_inference",
         ["turns"],

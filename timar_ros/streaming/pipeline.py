@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -245,10 +245,15 @@ class Pipeline:
             )
             self._batch: ConversationBatch | RollingBatch = self._rolling
             return
-        self._turns = self._batch = ConversationBatch(model, conversations, self.options, seed=self.options.seed)
+        self._batch = ConversationBatch(model, conversations, self.options, seed=self.options.seed)
 
     def __len__(self) -> int:
         return len(self._stages)
+
+    @property
+    def _turns(self) -> ConversationBatch:
+        """The conversations of a mode that is not rolling."""
+        return cast("ConversationBatch", self._batch)
 
     @property
     def step_seconds(self) -> float:
