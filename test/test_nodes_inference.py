@@ -150,7 +150,7 @@ def test_anticipatory_motion_comes_before_the_turn_and_history_knows_what_happen
         idled.clear()
         talk.say(each)
         talk.hear(each.number + 1)
-        assert idled.wait(PATIENCE)
+        bench.until(idled.is_set)
     same(talk.hear(3), offline(model, turns, mode="anticipatory"))
     assert [to_ns(m.header.stamp) for m in talk.got] == [START + number * 10**9 for number in range(3)]
 

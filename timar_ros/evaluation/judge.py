@@ -387,13 +387,8 @@ def run_judge(args: argparse.Namespace, report: Report | None = None) -> dict[st
         raise UserError("--believable needs conversations: --data DIR, --clip DIR/X or --recordings FILE...")
     makers: list[Maker] = []
     for name in args.model or []:
-        options = PipelineOptions(
-            seed=args.seed,
-            guidance=args.guidance,
-            temperature=args.temperature,
-            **({} if args.steps is None else {"sampling_steps": args.steps}),
-            **({} if args.head_crossover is None else {"head_crossover": args.head_crossover}),
-        )
+        kept = ("seed", "guidance", "temperature", "sampling_steps", "head_crossover")
+        options = PipelineOptions(**{option: getattr(args, option) for option in kept})
         label = name if args.guidance == 1.0 else f"{name} guidance {args.guidance:g}"
         makers.append(Model(label, resolve_model(name, device=args.device, dtype=args.dtype, threads=1), options))
     makers += baselines()
