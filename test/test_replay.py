@@ -233,7 +233,9 @@ def test_live_equals_offline_with_every_option_off_its_default(
     pytest.importorskip("rclpy", reason="no ROS 2 in this environment")
     pytest.importorskip("timar_ros.msg", reason="the interfaces are not built in this environment")
     live = {name for name, item in options_of(PipelineOptions).items() if item.metadata["live"]}
-    inference = {name: OFF_DEFAULT[name] for name in live - {"mode", "seed", "planning_lead"}} | {"torch_threads": 2}
+    # The graph tells these to several nodes, so they are its options and not a node's own.
+    timing = ("planning_lead", "hop", "hop_margin", "look_ahead")
+    inference = {name: OFF_DEFAULT[name] for name in live - {"mode", "seed", *timing}} | {"torch_threads": 2}
     moving = {name: list(v) if isinstance(v, tuple) else v for name, v in RETARGETED.items()}
     moving = {name: v for name, v in moving.items() if name not in ("nod_seconds", "max_head", "max_jaw", "knot_rate")}
     nodes = {"timar_inference": inference, "retarget": moving}
@@ -244,7 +246,9 @@ def test_live_equals_offline_with_every_option_off_its_default(
     command = [sys.executable, "-m", "timar_ros.cli.main", "demo", "--recording", tmp_path / "talk.flac", "--no-report"]
     command += ["--out", tmp_path / "run", "--speed", "0", "--dtype", "bfloat16"]
     command += ["--params-file", tmp_path / "params.yaml", "--robot", "pepper", "--mode", "anticipatory"]
-    command += ["--seed", OFF_DEFAULT["seed"], "--planning-lead", OFF_DEFAULT["planning_lead"]]
+    command += ["--seed", OFF_DEFAULT["seed"]]
+    for name in timing:
+        command += [f"--{name.replace('_', '-')}", OFF_DEFAULT[name]]
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=240, check=False, env=dict(os.environ)
     )
