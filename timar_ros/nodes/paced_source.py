@@ -15,6 +15,7 @@ from timar_ros.nodes import qos
 from timar_ros.nodes.base import ManagedNode, Parameter
 from timar_ros.nodes.messages import audio_message, motion_messages, to_stamp
 from timar_ros.nodes.pacing import Playing
+from timar_ros.streaming.stream_info import step_seconds
 
 PACING = (
     Parameter("speed", 1.0, "pace: 1 is real time, 0 as fast as turns are answered", 0.0, 1000.0),
@@ -94,7 +95,7 @@ class PacedSource(ManagedNode):
         return sum(publisher.get_subscription_count() > 0 for publisher in self._audio.values())
 
     def _take_info(self, message: StreamInfo) -> None:
-        self._turn_duration = float(message.hop if message.mode == "rolling" else message.turn_duration)
+        self._turn_duration = step_seconds(message)
 
     def _answered(self, number: int) -> None:
         if self._playing is not None:
