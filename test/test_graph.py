@@ -176,3 +176,11 @@ def test_the_reference_knows_every_node(repository):
 
     modules = (repository / "timar_ros" / "nodes").glob("*.py")
     assert {path.stem for path in modules if "\ndef main() -> int:" in path.read_text()} == set(NODES)
+
+
+def test_what_the_graph_records_is_what_the_recorder_knows_from_the_start() -> None:
+    """A topic that the recorder had to discover first would keep its publisher waiting for a subscriber."""
+    from timar_ros.data.bags import TOPICS as known
+    from timar_ros.nodes.graph import TOPICS as recorded
+
+    assert recorded.items() <= known.items()
