@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -111,10 +113,25 @@ def run(node_class: Callable[[], ManagedNode], argv: Sequence[str] | None = None
     made: list[ManagedNode] = []
     with interruptible(lambda: any(node.loading for node in made)) as stop:
         code = _run(node_class, argv, stop, made)
-    # As it ends the interpreter looks several times through all objects, which are many once torch is loaded. Frozen
-    # ones it leaves out: a second or more, for which a launch would not wait.
-    gc.freeze()
+    made.clear()
+    # What is left of the node holds the DDS participant, which others would see for another 20 s.
+    rclpy.get_default_context().destroy()
+    gc.collect()
+    atexit.register(_leave, code)
     return code
+
+
+def _leave(code: int) -> None:
+    """End the process without taking the interpreter and its libraries apart.
+
+    The node has ended in order by now. Taking apart looks several times through all objects, a second or more once
+    torch is loaded, for which a launch would not wait; and DDS threads that still run then may meet what is gone already.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _run(
