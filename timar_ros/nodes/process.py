@@ -125,7 +125,7 @@ def _leave(code: int) -> None:
     """End the process without taking the interpreter and its libraries apart.
 
     The node has ended in order by now. Taking apart looks several times through all objects, a second or more once
-    torch is loaded, for which a launch would not wait; and DDS threads that still run then may meet what is gone already.
+    torch is loaded, for which a launch would not wait; and DDS threads that still run may meet what is gone already.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
