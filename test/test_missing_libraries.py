@@ -114,6 +114,7 @@ def test_inference_without_torch_fails_to_configure_and_says_why(
     node = rclpy.create_node("asker", context=context)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     executor.add_node(node)
+    asked: list[str] = []
     try:
 
         def ask(kind: type, name: str, request: object) -> object:
@@ -122,9 +123,14 @@ def test_inference_without_torch_fails_to_configure_and_says_why(
             while not client.wait_for_service(timeout_sec=0.5):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < until, "no service"
-            future = client.call_async(request)
-            executor.spin_until_future_complete(future, timeout_sec=60)
-            return future.result()
+            # DDS may drop the answer of a server that does not know the asker yet: then the question is asked again.
+            while True:
+                assert time.monotonic() < until, "no answer"
+                asked.append(name)
+                future = client.call_async(request)
+                executor.spin_until_future_complete(future, timeout_sec=20)
+                if future.done():
+                    return future.result()
 
         configure = Transition(id=Transition.TRANSITION_CONFIGURE)
         assert not ask(ChangeState, "change_state", ChangeState.Request(transition=configure)).success
@@ -135,6 +141,7 @@ def test_inference_without_torch_fails_to_configure_and_says_why(
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown(context=context)
-    [line] = [line for line in log.read_text().splitlines() if module in line]
-    assert "pip install" in line
+    lines = [line for line in log.read_text().splitlines() if module in line]
+    assert 1 <= len(lines) <= asked.count("change_state")  # one each time, and only a lost answer is asked for again
+    assert all("pip install" in line for line in lines)
     assert "Traceback" not in log.read_text()
