@@ -296,7 +296,8 @@ def _source_parameters(options: GraphOptions) -> dict[str, Any]:
         "speed": options.speed,
         "answered_by": followed,
         "publish_clock": _source_ticks(options),
-        "chunk": FINE if _source_ticks(options) else None,  # the clock's step, too
+        # The clock's step, too. A hop must not wait for a chunk as long as half of it.
+        "chunk": FINE if _source_ticks(options) or options.mode == "rolling" else None,
         "agent_lead": None if lead is None else lead + 0.2,
         "turns_ahead": 0 if options.mode == "anticipatory" else None,
     }
