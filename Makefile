@@ -2,14 +2,15 @@
 #   make PYTHON=python3.12 ...      interpreter of a new environment (3.10 or newer)
 #   make ROS_DISTRO=kilted ...      ROS 2 release of the wheels (jazzy, kilted)
 #   make VENV=folder ...            another environment; a torch that it has is kept
-#   make TORCH_INDEX=address ...    index of torch's CPU wheels, where the usual one has only CUDA builds
+#   make TORCH_BACKEND=cpu ...      build of torch: auto (by the driver of the GPU), cpu, cu128, ...; auto is the default
+#   make LOCKED=1 ...               libraries exactly as requirements/ has them, each file checked by its hash
 #   make test ARGS='-k turns'       further arguments of the command behind demo, test and colcon
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format colcon colcon-build mini synth-tools clean distclean
+.PHONY: help setup demo live test lint format docs colcon colcon-build mini synth-tools clean distclean
 
 VENV ?= .venv
 ARGS ?=
-export TORCH_INDEX TORCH_CUDA
+export TORCH_INDEX TORCH_BACKEND
 
 # An interpreter named on the command line wins, then that of the environment, then the machine's.
 ifneq ($(origin PYTHON),command line)
@@ -21,7 +22,7 @@ ROS_DISTRO :=
 endif
 unexport ROS_DISTRO AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-SET_UP = $(PYTHON) scripts/set_up.py $(VENV) $(addprefix --distro ,$(ROS_DISTRO)) --for
+SET_UP = $(PYTHON) scripts/set_up.py $(VENV) $(addprefix --distro ,$(ROS_DISTRO)) $(if $(LOCKED),--locked) --for
 ACTIVATE = . $(abspath $(VENV))/setup.sh &&
 
 help:  ## this list
@@ -35,6 +36,10 @@ demo:  ## the whole ROS graph on the sample conversation; results in out/demo/
 	@$(SET_UP) run
 	@$(ACTIVATE) timar demo $(ARGS)
 
+live:  ## see the head live in the browser: the sample conversation, or your own voice
+	@$(SET_UP) run
+	@$(ACTIVATE) timar live $(ARGS)
+
 test:  ## all tests
 	@$(SET_UP) test
 	@$(ACTIVATE) python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -46,6 +51,11 @@ lint:  ## ruff (rules and format) and mypy
 format:  ## let ruff put the sources into form
 	@$(SET_UP) lint
 	@$(ACTIVATE) ruff check --fix . ; ruff format .
+
+docs:  ## the documentation site in build/docs/ (Python 3.11 or newer)
+	@$(SET_UP) docs
+	@$(ACTIVATE) python -m sphinx -q -W --keep-going -j auto -d build/doctrees -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 # The same package as in a ROS 2 workspace, with the wheels in place of /opt/ros.
 COLCON = build/colcon

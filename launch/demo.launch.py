@@ -1,8 +1,8 @@
-"""The sample conversation with the simulated head, in real time."""
+"""Plays the sample conversation with the simulated head, in real time."""
 
 from launch import LaunchDescription
 
-from timar_ros.nodes.launching import description
+from timar_ros.graph.launching import description
 from timar_ros.resources import share
 
 

@@ -4,8 +4,8 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-from timar_ros.nodes.graph import recorder
-from timar_ros.nodes.launching import TRUE, start
+from timar_ros.graph.description import recorder
+from timar_ros.graph.launching import TRUE, start
 
 ARGUMENTS = {
     "out": (None, "folder of the bag; it must not exist yet"),

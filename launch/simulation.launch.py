@@ -1,7 +1,9 @@
-"""The head with a simulated robot: built in, in Gazebo, or ros2_control's mock hardware; RViz on request.
+"""Runs the head with a simulated robot: built-in, in Gazebo, or ros2_control's mock hardware; RViz on request.
 
-`sim:=builtin` needs nothing else; `sim:=gazebo` ros_gz_sim, ros_gz_bridge, gz_ros2_control and ros2_controllers;
-`sim:=mock` controller_manager and ros2_controllers; `rviz:=true` robot_state_publisher and rviz2.
+`sim:=builtin` needs no other package. `sim:=gazebo` needs ros_gz_sim, ros_gz_bridge, gz_ros2_control and
+ros2_controllers; `sim:=mock` controller_manager and ros2_controllers; `rviz:=true` robot_state_publisher and rviz2.
+These three show the package's own head and refuse another `robot:=`, since a profile contains no model of the robot.
+`sim:=builtin` accepts every profile.
 """
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -12,9 +14,14 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from timar_ros.nodes.graph import GraphOptions
-from timar_ros.nodes.launching import TRUE, description, full_namespace
+from timar_ros.errors import UserError
+from timar_ros.graph.description import GraphOptions
+from timar_ros.graph.launching import TRUE, description, full_namespace
 from timar_ros.resources import share
+from timar_ros.retarget.profile import load_profile
+
+ROBOT = "timar_head"
+"""The robot of urdf/timar_head.urdf.xacro and config/controllers/timar_head.yaml."""
 
 CONTROLLERS = ("joint_state_broadcaster", "head_controller")
 
@@ -37,6 +44,12 @@ def _robot(context: LaunchContext, options: GraphOptions) -> list[LaunchDescript
     namespace = full_namespace(context, options)
     rviz = LaunchConfiguration("rviz").perform(context).lower() in TRUE
     gui = LaunchConfiguration("gui").perform(context).lower() in TRUE
+    if (rviz or options.sim in ("gazebo", "mock")) and (name := load_profile(options.robot).name) != ROBOT:
+        what = "rviz:=true" if options.sim not in ("gazebo", "mock") else f"sim:={options.sim}"
+        raise UserError(
+            f"robot:={name} cannot be shown by {what}, which loads {ROBOT}'s model: use sim:=builtin without RViz, "
+            "or start the robot's own simulation and bringup.launch.py"
+        )
     actions: list[LaunchDescriptionEntity] = []
     if rviz or options.sim in ("gazebo", "mock"):
         actions.append(_state_publisher(namespace, options))

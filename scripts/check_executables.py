@@ -1,6 +1,6 @@
-"""Start every installed node's executable, see it in the ROS graph, stop it by SIGINT and expect exit code 0.
+"""Start every installed node's executable, find it in the ROS graph, stop it by SIGINT and expect exit code 0.
 
-Usage: ``check_executables.py PREFIX [NAME ...]`` where PREFIX holds lib/timar_ros: an environment, or colcon's install.
+Usage: ``check_executables.py PREFIX [NAME ...]``; PREFIX contains lib/timar_ros: an environment, or colcon's install.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> int:
         waiting, until = set(running), time.monotonic() + START_SECONDS
         while waiting and time.monotonic() < until:
             rclpy.spin_once(watcher, timeout_sec=0.1)
-            seen = set(watcher.get_node_names())
-            waiting = {name for name in waiting if name not in seen and running[name].poll() is None}
+            names_in_graph = set(watcher.get_node_names())
+            waiting = {name for name in waiting if name not in names_in_graph and running[name].poll() is None}
     finally:
         for process in running.values():
             if process.poll() is None:

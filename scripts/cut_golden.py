@@ -1,10 +1,10 @@
-"""Cut the golden values that live beside the tests (test/golden) out of the developers' folder of golden values.
+"""Cut the golden values of the tests (test/golden) out of the developers' folder of golden values.
 
     python scripts/cut_golden.py FOLDER
 
-Nothing is computed: every number is the developers' own, and `test_model_golden.py` holds the one against the other
-where both are there. What is left out: turns that decide nothing new, weights that another file holds already, and most
-of the conditioning in training.
+The script computes nothing: every number is the developers' own, and `test_model_golden.py` compares both folders if
+both exist. It leaves out turns that test nothing new, weights that another file contains already, and most of the
+conditioning in training.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from safetensors.numpy import load_file, save_file
 
 TARGET = Path(__file__).resolve().parent.parent / "test" / "golden"
 TURNS = {"paper": 10, "open_history": 10, "short_context": 6}
-"""Turns kept: in these the window of 8 (of 4) turns slides. The other cases change what happens within a turn."""
+"""Number of turns to keep, so that the window of 8 (of 4) turns slides. The other cases change things within a turn."""
 FEW_TURNS = 3
 TRUNK, SAME_TRUNK = "default", "mlp_head"
-"""These two weights files differ in their heads alone; the second is kept as what is not in the first."""
+"""These two weights files differ only in their heads; the second keeps only what is not in the first."""
 CONDITIONING_STEP = 8
-"""Of the conditioning in training every eighth frame is kept; the losses of all frames are."""
+"""The script keeps every eighth frame of the conditioning in training, and the losses of all frames."""
 
 
 def main() -> int:

@@ -15,16 +15,16 @@ from scipy.spatial.transform import Rotation
 from timar_ros.retarget.rotations import flame_to_rep, rep_to_flame
 
 Points = NDArray[np.float64]
-# The picture looks at the face from its front left, a little from above. Rows: right, up, towards us, in REP-103.
+# The view is from the face's front left, a little from above. Rows: right, up, towards the viewer, in REP-103.
 VIEW = Rotation.from_euler("zy", [-32, 14], degrees=True)
 SCALE = 78.0
 RED, GREEN, BLUE, GREY = "#d62728", "#2a9d3a", "#1f5fd0", "#8a94a0"
 
 
 def project(points: Points, centre: tuple[float, float]) -> Points:
-    """Points [N, 3] in REP-103 as pixels [N, 2]: we look against x, so y (the subject's left) is to our right."""
-    seen = VIEW.apply(np.atleast_2d(points))
-    return np.stack([centre[0] + SCALE * seen[:, 1], centre[1] - SCALE * seen[:, 2]], axis=1)
+    """Points [N, 3] in REP-103 as pixels [N, 2]: the view is along -x, so y (the subject's left) is on the right."""
+    rotated = VIEW.apply(np.atleast_2d(points))
+    return np.stack([centre[0] + SCALE * rotated[:, 1], centre[1] - SCALE * rotated[:, 2]], axis=1)
 
 
 def path(points: Points, centre: tuple[float, float], **style: str) -> str:
@@ -40,7 +40,7 @@ def ring(rotation: Rotation, radius: tuple[float, float], offset: tuple[float, f
 
 
 def head(rotation: Rotation, centre: tuple[float, float]) -> str:
-    """A head as our own robot's: a ball, a visor, two eyes and a mouth, turned."""
+    """A rotated head like timar_head: a ball, a visor, two eyes and a mouth."""
     middle = project(np.zeros(3), centre)[0]
     parts = [
         f'<circle cx="{middle[0]:.1f}" cy="{middle[1]:.1f}" r="{SCALE * 0.72:.1f}" fill="#eef1f4" stroke="{GREY}"/>'

@@ -1,10 +1,11 @@
-"""Put ROS 2's own launch, launch_ros and ros2cli, which no wheel has, into a folder outside the checkout.
+"""Install ROS 2's own launch, launch_ros and ros2cli, which have no wheels, into a folder outside the checkout.
 
     scripts/get_ros_tools.py ~/ros-tools     # with the environment active: . .venv/setup.sh
     . ~/ros-tools/setup.sh                   # then `ros2 launch timar_ros demo.launch.py`, and the launch files' tests
 
-Clones the packages' public repositories (a branch for each ROS 2 release), builds the messages that they import, and
-installs all into the folder. Nothing of it is copied into this repository. A ROS 2 installation has the tools already.
+The script clones the packages' public repositories (a branch for each ROS 2 release), builds the messages that they
+import, and installs all into the folder. It copies nothing into this repository. A ROS 2 installation has the tools
+already.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ PACKAGES = {
 """Python packages of each repository."""
 
 INTERFACES = {"rcl_interfaces": ["composition_interfaces"]}
-"""Messages of each repository that the packages import and the wheels lack."""
+"""Message packages of each repository that the Python packages import and that have no wheels."""
 
 LIBRARIES = ["osrf-pycommon", "importlib-metadata", "importlib-resources", "lark", "packaging", "psutil", "argcomplete"]
-"""What the packages need besides, from the package index."""
+"""Further requirements of the packages, from the package index."""
 
 SETUP = """# Adds ROS 2's tools to the environment that is active.
 export AMENT_PREFIX_PATH="{prefix}${{AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}}"
@@ -52,7 +53,7 @@ export PATH="{prefix}/bin:$PATH"
 
 
 def run(*command: object, folder: Path | None = None) -> None:
-    """Run a command; what it said is shown when it fails."""
+    """Run a command; when it fails, print its output and exit."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         sys.exit(f"failed: {' '.join(map(str, command))}\n{(done.stdout + done.stderr)[-3000:]}")
@@ -60,7 +61,7 @@ def run(*command: object, folder: Path | None = None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to put them; it must not lie in this repository")
+    parser.add_argument("folder", type=Path, help="folder for the tools, outside this repository")
     parser.add_argument("--branch", default=os.environ.get("ROS_DISTRO", "jazzy"), help="ROS 2 release")
     parser.add_argument(
         "--home", default=HOME, help=f"address of the repositories, with {{name}} for the name (default: {HOME})"
@@ -91,7 +92,7 @@ def main() -> None:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--prefix", prefix]
     print("installing the Python packages", flush=True)
     run(*pip, *LIBRARIES)
-    # Their metadata name packages as ROS does, which pip would look for in the index: without dependencies.
+    # No dependencies: the metadata use ROS package names, which pip would search in the index.
     folders = [sources / name / package for name, packages in PACKAGES.items() for package in packages]
     run(*pip, "--no-build-isolation", "--no-deps", "--ignore-installed", *folders)
 

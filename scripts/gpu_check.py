@@ -1,8 +1,8 @@
-"""What a GPU does with this package, in one command and a bounded time: `bash scripts/gpu_check.sh --out DIR`.
+"""Check this package on a GPU, in one command and a bounded time: `bash scripts/gpu_check.sh --out DIR`.
 
-Each stage is a process of its own with a time limit; a stage that fails is recorded with its traceback and the next one
-goes on. Results lie in ``DIR/results.json`` and ``DIR/results.md`` after every stage. The exit code is 1 when any stage
-failed or found an error above its tolerance. Nothing of ROS is needed, and no network.
+Each stage is a separate process with a time limit; the script records a failed stage with its traceback and continues
+with the next. It writes ``DIR/results.json`` and ``DIR/results.md`` after every stage. The exit code is 1 if a stage
+failed or found an error above its tolerance. The script needs neither ROS nor a network.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
 EQUAL = 1e-4
-"""Largest absolute difference that fp32 may show, from golden vectors and from the oracle."""
+"""Largest allowed difference of fp32 from golden vectors and from the oracle."""
 
 BARS = {"p50_ms": 3.0, "p99_ms": 6.0, "speedup": 25.0}
-"""For the full-size model in bf16, one conversation, on a card of the H100's kind."""
+"""Bars of the full-size model in bf16, one conversation, on an H100 or a similar card."""
 
 LIBRARIES = ("torch", "transformers", "numpy", "scipy", "safetensors", "accelerate", "soundfile", "soxr", "tensorboard")
 
 Found = dict[str, Any]
 
 
-# Stages: each returns what it found; "ok" says whether it holds.
+# Stages: each returns its results; "ok" is the verdict.
 
 
 def environment(device: str, _: bool) -> Found:
-    """Versions, the card, its memory, and how long a kernel's launch takes."""
+    """Report versions, the card, its memory, and the time of a kernel launch."""
     import torch
 
     found: Found = {"ok": True, "python": platform.python_version(), "machine": platform.platform()}
@@ -55,7 +55,7 @@ def environment(device: str, _: bool) -> Found:
     found["cuda"], found["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
-            return found | {"ok": False, "error": "this PyTorch sees no CUDA device"}
+            return found | {"ok": False, "error": "this PyTorch finds no CUDA device"}
         card = torch.cuda.get_device_properties(device)
         found["card"], found["memory_gb"] = card.name, round(card.total_memory / 1e9, 1)
         found["capability"] = f"{card.major}.{card.minor}"
@@ -75,7 +75,7 @@ def environment(device: str, _: bool) -> Found:
 
 
 def golden(device: str, _: bool) -> Found:
-    """The golden case that lies beside the tests, on the device in fp32, by both engines."""
+    """Compute the golden case of the tests on the device in fp32, with both engines."""
     import numpy as np
     from safetensors.numpy import load_file
 
@@ -121,17 +121,17 @@ def golden(device: str, _: bool) -> Found:
 
 
 def equality(device: str, quick: bool) -> Found:
-    """The engine's turns of fixed shapes (on CUDA: its graphs) against the oracle, fp32, at every length of history."""
+    """Compare the engine's static turns (on CUDA: its graphs) with the oracle, fp32, at every length of history."""
     import numpy as np
     import torch
-    from tiny_models import random_turn as tiny_turn
-    from tiny_models import tiny_model
+    from support.tiny_models import random_turn as tiny_turn
+    from support.tiny_models import tiny_model
 
-    from timar_ros.evaluation.benchmark import random_turn
+    from timar_ros.evaluation.bench.benchmark import random_turn
     from timar_ros.model import Timar, TimarConfig, create_timar
     from timar_ros.model.precision import pick_device
     from timar_ros.streaming import ConversationBatch
-    from timar_ros.streaming.engine_cached import CachedEngine
+    from timar_ros.streaming.engine.cached import CachedEngine
 
     found: Found = {"ok": True, "tolerance": EQUAL}
 
@@ -143,15 +143,15 @@ def equality(device: str, quick: bool) -> Found:
         batch.engine.padded = True
         worst = {"motion": 0.0, "conditioning": 0.0}
         for number in range(turns):
-            # The last conversation rests now and then, and the second one begins later.
-            given = [turn(10 * number), turn(10 * number + 1), turn(10 * number + 2)]
+            # The last conversation skips some turns, and the second one begins later.
+            turn_inputs = [turn(10 * number), turn(10 * number + 1), turn(10 * number + 2)]
             if number % 3 == 1:
-                given[2] = None
+                turn_inputs[2] = None
             if number < 2:
-                given[1] = None
-            got, expected = batch.step(given), oracle.step(given)
+                turn_inputs[1] = None
+            got, expected = batch.step(turn_inputs), oracle.step(turn_inputs)
             for row in range(rows):
-                if given[row] is None:
+                if turn_inputs[row] is None:
                     continue
                 for key, ours, theirs in (
                     ("motion", got[row], expected[row]),
@@ -177,11 +177,11 @@ def equality(device: str, quick: bool) -> Found:
 
 
 def training(_: str, quick: bool) -> Found:
-    """Steps a second of the trainer, on conversations of noise: timar-mini's recipe, then the full-size model's."""
+    """Measure the trainer's steps per second on conversations of noise: timar-mini's recipe, then the full-size one."""
     import yaml
 
     from timar_ros.model.speech import LARGE_SPEECH, build_speech_encoder
-    from timar_ros.training.config import config_from_dict
+    from timar_ros.training.run_config import config_from_dict
     from timar_ros.training.trainer import Trainer
 
     found: Found = {"ok": True}
@@ -252,19 +252,19 @@ def _make_conversations(folder: Path) -> None:
 
 
 def _graph(batch: Any) -> Found:
-    """How many of a batch's turns became CUDA graphs, and whether any recording failed."""
-    from timar_ros.streaming.engine_static import GraphedCall
+    """Number of a batch's turns that became CUDA graphs, and of failed recordings."""
+    from timar_ros.streaming.engine.static import GraphedCall
 
     calls = [turn._run for turn in batch._static.values() if isinstance(turn._run, GraphedCall)]
     return {"graphs": sum(call.replay is not None for call in calls), "failed": sum(call.failed for call in calls)}
 
 
-# The order is that of value: what is cut off by the time limit is what is missed least.
+# The most valuable stages come first, since the time limit may cut off the last ones.
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A function here, or arguments of ``timar bench``, and the longest that it may take in seconds."""
+    """A function of this file, or arguments of ``timar bench``, with a time limit [s]."""
 
     name: str
     limit: float
@@ -279,7 +279,9 @@ def stages(quick: bool) -> list[Stage]:
         name: str, limit: float, size: str, dtype: list[str], policy: list[str], many: list[int], n: int
     ) -> Stage:
         count = ["--conversations", *map(str, many)]
-        return Stage(name, limit, ["--size", size, "--dtype", *dtype, "--policy", *policy, *count, "--turns", str(n)])
+        return Stage(
+            name, limit, ["--size", size, "--dtype", *dtype, "--context-policy", *policy, *count, "--turns", str(n)]
+        )
 
     first = [
         Stage("environment", 60, environment),
@@ -309,10 +311,12 @@ def main() -> int:
     """Run the stages, or one of them in this process (``--stage``)."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="folder for results.json and results.md")
-    parser.add_argument("--wheels", type=Path, default=os.environ.get("TIMAR_WHEELS"), help="folder of wheels to use")
-    parser.add_argument("--seconds", type=float, default=460, help="all stages together")
+    parser.add_argument(
+        "--wheels", type=Path, default=os.environ.get("TIMAR_WHEELS"), help="folder of wheels to install"
+    )
+    parser.add_argument("--seconds", type=float, default=460, help="time limit of all stages together")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="tiny settings, to try the script itself")
+    parser.add_argument("--quick", action="store_true", help="tiny settings, to test the script itself")
     parser.add_argument("--only", nargs="+", help="stages whose name contains one of these words")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -356,7 +360,7 @@ def _one(name: str, device: str, quick: bool) -> int:
 
 
 def _emit(found: Found) -> None:
-    """What a stage has found so far, for the process that started it."""
+    """Write a stage's results so far, for the process that started it."""
     target = os.environ.get("GPU_CHECK_RESULT")
     if target is None:
         print(json.dumps(found, indent=1))
@@ -365,7 +369,7 @@ def _emit(found: Found) -> None:
 
 
 def _stage(stage: Stage, args: argparse.Namespace, variables: dict[str, str], limit: float) -> Found:
-    """Run a stage in a process of its own; what it wrote before it was stopped counts."""
+    """Run a stage in a separate process; results from before a timeout count."""
     name = stage.name.replace(" ", "_")
     result, log = args.out / f"{name}.json", args.out / f"{name}.log"
     result.unlink(missing_ok=True)
@@ -393,8 +397,8 @@ def _stage(stage: Stage, args: argparse.Namespace, variables: dict[str, str], li
             code = None
     found: Found = {}
     if result.exists():
-        made = json.loads(result.read_text(encoding="utf-8"))
-        found = {"rows": made} if isinstance(made, list) else made
+        content = json.loads(result.read_text(encoding="utf-8"))
+        found = {"rows": content} if isinstance(content, list) else content
     found["seconds"] = round(time.monotonic() - start, 1)
     said = log.read_text(encoding="utf-8", errors="replace")
     warnings = [line for line in said.splitlines() if "no CUDA graph" in line or "NOT EQUAL" in line]
@@ -456,7 +460,7 @@ def _write(out: Path, results: dict[str, Found], seconds: float) -> None:
 
 
 def _bars(rows: list[Found]) -> list[Found]:
-    """The bars of the full-size model in bf16 beside what was measured."""
+    """The bars of the full-size model in bf16, with the measured values."""
     full = [row for row in rows if (row["size"], row["dtype"]) == ("large", "bfloat16")]
     bars: list[Found] = []
     for row in full:

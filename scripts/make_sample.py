@@ -1,4 +1,4 @@
-"""Make samples/: the conversation that the demo plays, with both people's motion. Needs espeak-ng and flite.
+"""Make samples/: the demo's conversation, with both people's motion. Needs espeak-ng and flite.
 
 python scripts/make_sample.py [FOLDER]
 """
@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from timar_ros.data.audio import write_audio
-from timar_ros.data.files import atomic_path
-from timar_ros.data.motion import dualtalk_pose
-from timar_ros.data.synth import Conversation, converse
-from timar_ros.data.synth_voices import Voice, require_engines
+from timar_ros.data.audio_files import write_audio
+from timar_ros.data.motion_files import dualtalk_pose
+from timar_ros.files import atomic_path
 from timar_ros.motion import EXPRESSION
+from timar_ros.synth.conversations import Conversation, converse
+from timar_ros.synth.voices import Voice, require_engines
 
-# Left the user, right the agent: two voices that nobody confuses, in no training set.
+# User left, agent right: two clearly different voices, in no training set.
 CAST = (
     Voice("flite", "rms", "m", rate=162.0, pitch=98.0, range=1.3, tract=0.98),
     Voice("flite", "slt", "f", rate=168.0, pitch=178.0, range=1.4, tract=1.03),
 )
 SECONDS = 40.0
-# Chosen for what it holds: eleven turns, backchannels of both, overlaps, questions and a laugh shared.
+# Chosen for its contents: eleven turns, backchannels of both, overlaps, questions and a shared laugh.
 SEED = 30
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes timar_head's meshes, its plain URDF and its MJCF from urdf/timar_head.urdf.xacro.
+"""Generate timar_head's meshes, its plain URDF and its MJCF from urdf/timar_head.urdf.xacro.
 
     python scripts/make_timar_head.py
 
-The meshes are superellipsoids, cut by pushing what lies beyond a plane onto it: closed, and small files.
+The meshes are superellipsoids. Points beyond a cutting plane are moved onto it: the meshes stay closed and small.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def superellipsoid(
 
 
 def triangles(grid: Points) -> Points:
-    """Triangles [N, 3, 3] of a closed grid, degenerate ones left out."""
+    """Triangles [N, 3, 3] of a closed grid, without degenerate ones."""
     low, high = grid[:-1], grid[1:]
     low_next, high_next = np.roll(low, -1, axis=1), np.roll(high, -1, axis=1)
     first = np.stack([low, low_next, high_next], axis=2).reshape(-1, 3, 3)
@@ -72,7 +72,7 @@ def make_meshes() -> None:
     (URDF / "meshes").mkdir(exist_ok=True)
     far = 1.0
     skull = superellipsoid((0.112, 0.122, 0.128), 0.80, 0.82)
-    # The skull ends above the mouth in front; behind, it goes all the way down.
+    # In front, the skull ends above the mouth; at the back, it reaches down to the base.
     chin = skull[..., 0] > -0.012
     cut = skull.copy()
     cut[..., 2] = np.where(chin, np.maximum(skull[..., 2], -0.058), skull[..., 2])

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What a joint_trajectory_controller makes of node `retarget`'s trajectories, in the controller's own cycles.
+"""Measure a joint_trajectory_controller's commands for node `retarget`'s trajectories, in the controller's own cycles.
 
     . .venv/setup.bash && python scripts/measure_controllers.py [--robot timar_head] [--motion FILE.npz] [--rate 200]
 
 The node's driver and its messages are the real ones; the controller is the package's model of version 4.42
-(`timar_ros/simulation/controller.py`), with and without `interpolate_from_desired_state`. Joints stay behind their
-commands by a first-order lag or a dead time. Messages take 3 to 9 ms. Half of the turns are interrupted or stopped
-softly. Figures are the largest differences of the controller's commands from cycle to cycle, as shares of the
-profile's limits.
+(`timar_ros/simulation/controller.py`), with and without `interpolate_from_desired_state`. Joints follow their commands
+with a first-order lag or a dead time. Messages take 3 to 9 ms. Half of the turns have an interruption or a soft stop.
+The figures are the largest differences of the controller's commands from cycle to cycle, as shares of the profile's
+limits.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 from trajectory_msgs.msg import JointTrajectory
 
-from timar_ros.data.motion import read_motion
-from timar_ros.nodes.head_driver import DriverOptions, HeadDriver
-from timar_ros.nodes.joint_outputs import JointOutputs
-from timar_ros.nodes.messages import Motion, to_ns
+from timar_ros.data.motion_files import read_motion
+from timar_ros.node_parts.head_driver import DriverOptions, HeadDriver
 from timar_ros.resources import share
 from timar_ros.retarget import RetargetOptions, RobotProfile, load_profile
+from timar_ros.ros.joint_outputs import JointOutputs
+from timar_ros.ros.messages import Motion, to_ns
 from timar_ros.simulation.controller import TrajectoryController
 from timar_ros.simulation.head import KinematicHead
 
 MS = 1_000_000
 START = 1_000_000 * MS
 AHEAD_NS = 400 * MS
-"""How long before it is shown a turn's motion comes."""
+"""How long before its presentation time a turn's motion comes."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class _Publisher:
 
 @dataclass
 class _Node:
-    """What the driver's outputs need of a node: publishers, of which only that of trajectories leads anywhere."""
+    """The part of a node that the driver's outputs use: publishers; only that of trajectories stores its messages."""
 
     trajectories: list[JointTrajectory] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class _Node:
 
 @dataclass
 class Run:
-    """Commands [N, J] of a controller at ``rate``, where the joints were [N, J], and the profile."""
+    """A controller's commands [N, J] at ``rate``, the joints' positions [N, J], and the profile."""
 
     profile: RobotProfile
     rate: float
@@ -95,7 +95,7 @@ class Run:
         return float(np.abs(velocity).max()), float(np.abs(acceleration).max())
 
     def cycles_beyond(self, tolerance: float = 0.01) -> int:
-        """Cycles in which a joint's acceleration is beyond its limit."""
+        """Number of cycles with a joint's acceleration beyond its limit."""
         acceleration = np.abs(np.diff(self.commands, 2, axis=0)) * self.rate**2
         return int((acceleration > (1 + tolerance) * self.profile.limits()["acceleration"]).any(axis=1).sum())
 
@@ -112,7 +112,7 @@ def follow(
     """Drive a controller with motion [N, 56] at 25 Hz, turn by turn.
 
     :param events: interrupt or softly stop every second turn.
-    :param start: where every joint is at first, and its controller holds it [rad].
+    :param start: every joint's initial position, held by its controller [rad].
     """
     rng = np.random.default_rng(seed)
     node = _Node()
@@ -129,15 +129,15 @@ def follow(
     period = round(1e9 / setting.rate)
     dead: deque[NDArray[np.float64]] = deque([pose] * (round(setting.dead * setting.rate) + 1))
     commands, joints = [], []
-    on_the_way: deque[tuple[int, JointTrajectory]] = deque()
+    in_transit: deque[tuple[int, JointTrajectory]] = deque()
     turns = {START + round(0.5e9) + turn * 1000 * MS: turn for turn in range(len(frames) // 25)}
-    wishes: dict[int, bool | None] = {}
+    requests: dict[int, bool | None] = {}
     for moment, turn in turns.items() if events else ():
         at = moment + 10 * MS * int(rng.integers(10, 80))
         if turn % 4 == 1:
-            wishes[at] = None  # interrupted
+            requests[at] = None  # interrupted
         elif turn % 4 == 3:
-            wishes.update({at: False, at + 300 * MS: True})
+            requests.update({at: False, at + 300 * MS: True})
     driver.start(START, dict(zip(profile.names, pose.tolist(), strict=True)))
     cycle = START + 1_300_000
     for now in range(START, START + round(0.5e9) + len(frames) * 40 * MS + 2000 * MS, 10 * MS):
@@ -145,19 +145,19 @@ def follow(
             turn = turns[now]
             rows = np.asarray(frames[25 * turn : 25 * turn + 25], dtype=np.float32)
             driver.push(now, Motion(now + AHEAD_NS, 25.0, turn, rows, np.zeros(25, np.uint8)))
-        if now in wishes:
-            wish = wishes[now]
-            if wish is None:
+        if now in requests:
+            request = requests[now]
+            if request is None:
                 driver.cancel(now, now + AHEAD_NS)
             else:
-                driver.enable(now, wish)
+                driver.enable(now, request)
         driver.tick(now)
         for message in node.trajectories:
-            on_the_way.append((now + round(rng.uniform(3e6, 9e6)), message))
+            in_transit.append((now + round(rng.uniform(3e6, 9e6)), message))
         node.trajectories.clear()
         while cycle < now + 10 * MS:
-            while on_the_way and on_the_way[0][0] <= cycle:
-                _take(controller, on_the_way[0][0], on_the_way.popleft()[1])
+            while in_transit and in_transit[0][0] <= cycle:
+                _take(controller, in_transit[0][0], in_transit.popleft()[1])
             reading = head.read()
             command = controller.update(cycle, period, reading.position, reading.velocity)[0]
             dead.append(command)
@@ -193,7 +193,7 @@ def main() -> int:
     parser.add_argument("--gain", type=float, default=1.0, help="factor of the motion")
     parser.add_argument("--rate", type=float, nargs="+", default=[200.0], help="the controller's cycles [Hz]")
     parser.add_argument("--point-rate", type=float, default=50.0)
-    parser.add_argument("--stamp-zero", action="store_true", help="trajectories begin at once, not at a time")
+    parser.add_argument("--stamp-zero", action="store_true", help="trajectories begin at once, without a start time")
     arguments = parser.parse_args()
     frames = arguments.gain * np.asarray(read_motion(arguments.motion), dtype=np.float64)
     print("| robot | cycles | interpolate_from_desired_state | joints stay behind | neck's peaks |", end="")

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What share of a core node `retarget` takes at its output rate, with the sample conversation's motion.
+"""Measure node `retarget`'s share of a core at its output rate, with the sample conversation's motion.
 
     . .venv/setup.bash && python scripts/measure_retarget_node.py [--robot timar_head] [--seconds 30] [--rate 100]
 
-CPU time is that of the node's process alone, from /proc, after it has settled; so it holds on a busy machine too.
+The CPU time is the time of the node's process alone, from /proc, after a settling time, so a busy machine does not
+change it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 
-from timar_ros.data.motion import read_motion
+from timar_ros.data.motion_files import read_motion
 from timar_ros.msg import FlameMotion
-from timar_ros.nodes import qos
-from timar_ros.nodes.messages import motion_message
 from timar_ros.resources import share
+from timar_ros.ros import qos
+from timar_ros.ros.messages import motion_message
 
 
 def cpu_seconds(pid: int) -> float:
@@ -45,8 +46,8 @@ def main() -> int:
     node = rclpy.create_node("measure")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    heard: list[int] = []
-    node.create_subscription(JointState, "joint_commands", lambda _: heard.append(1), qos.commands())
+    received: list[int] = []
+    node.create_subscription(JointState, "joint_commands", lambda _: received.append(1), qos.commands())
     publisher = node.create_publisher(FlameMotion, "agent/motion", qos.motion())
     command = [sys.executable, "-m", "timar_ros.nodes.retarget", "--ros-args", "-p", f"robot:={args.robot}"]
     process = subprocess.Popen([*command, "-p", f"rate:={args.rate}", "--log-level", "warn"])
@@ -56,7 +57,7 @@ def main() -> int:
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
             executor.spin_until_future_complete(future, 60.0)
-        begun, before, count, turn = 0.0, 0.0, 0, 0
+        started, before, count, turn = 0.0, 0.0, 0, 0
         start = time.time_ns()
         while time.time_ns() < start + (args.seconds + 5) * 1e9:
             if time.time_ns() > start + turn * 10**9:
@@ -64,13 +65,13 @@ def main() -> int:
                 publisher.publish(motion_message(start + turn * 10**9 + 400_000_000, 25.0, part))
                 turn += 1
                 if turn == 5:
-                    begun, before, count = time.monotonic(), cpu_seconds(process.pid), len(heard)
+                    started, before, count = time.monotonic(), cpu_seconds(process.pid), len(received)
             executor.spin_once(timeout_sec=0.02)
-        passed = time.monotonic() - begun
+        passed = time.monotonic() - started
         share_of_core = (cpu_seconds(process.pid) - before) / passed
         print(
             f"{args.robot}: {100 * share_of_core:.2f} % of a core over {passed:.0f} s, "
-            f"{(len(heard) - count) / passed:.1f} joint states a second"
+            f"{(len(received) - count) / passed:.1f} joint states a second"
         )
     finally:
         process.terminate()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table of docs/robots.md: how well and how safely each robot follows a motion, commanded and simulated.
+"""Print the table of docs/robots.md: accuracy and limits of each robot's motion, commanded and simulated.
 
 python scripts/measure_robots.py [--motion samples/conversation_agent.npz]
 """
@@ -10,10 +10,10 @@ import argparse
 
 import numpy as np
 
-from timar_ros.data.motion import read_motion
+from timar_ros.data.motion_files import read_motion
 from timar_ros.resources import share
 from timar_ros.retarget import list_profiles, load_profile
-from timar_ros.retarget.check import SETTLED, check_motion, lag_and_correlation
+from timar_ros.retarget.robot_check import SETTLED, check_motion, lag_and_correlation
 from timar_ros.simulation.head import MujocoHead
 
 HEAD = (

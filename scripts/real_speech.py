@@ -1,10 +1,10 @@
-"""How a model behaves with real voices: section 6 of docs/results.md.
+"""Measure a model's behaviour with real voices: lips, silence and noise, as tables.
 
     python scripts/real_speech.py --conversation DIR/X [--recordings FILE...] [--model timar-mini] [--seeds 8] ...
 
 A conversation is two voices and the tracked motion of the second (X_speaker1.wav, X_speaker2.wav, X_speaker2.npz): the
-model plays the second, without a tracker. Recordings are of people talking, any rate: each is heard twice, once as the
-user's voice while the agent is silent, once as the agent's own.
+model is the second speaker, without a tracker. Recordings are people talking, at any rate: each is used twice, once as
+the user's voice with a silent agent, once as the agent's voice.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.audio import read_audio
-from timar_ros.data.dualtalk import load_motion
-from timar_ros.evaluation.behaviour import measure, nod_power, phrase_ends
-from timar_ros.evaluation.conduct import voice_activity
+from timar_ros.data.audio_files import read_audio
+from timar_ros.data.dualtalk_folder import load_motion
+from timar_ros.evaluation.metrics.behaviour import measure, nod_power, phrase_ends
+from timar_ros.evaluation.metrics.conversation_signals import voice_activity
 from timar_ros.model import Timar
 from timar_ros.motion import HEAD, JAW_OPENING, MODEL_RATE, MOTION_RATE, PITCH
 from timar_ros.streaming.offline import generate, resolve_model
-from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.sampling_options import PipelineOptions
 
 Floats = NDArray[Any]
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--recordings", nargs="*", default=[], help="people talking")
     parser.add_argument("--model", default="timar-mini")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of PipelineOptions")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of PipelineOptions")
     args = parser.parse_args()
     model = resolve_model(args.model)
     options = dict(_option(text) for text in args.option)
@@ -58,15 +58,15 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> None:
-    """As the second speaker of a recorded conversation."""
+    """Measure the model as the second speaker of a recorded conversation."""
     user, agent = (read_audio(f"{stem}_speaker{speaker}.wav") for speaker in (1, 2))
     truth = np.asarray(load_motion(Path(f"{stem}_speaker2.npz")))
     rows = []
     for options in every:
-        made = generate(model, options, user, agent)[: len(truth)]
-        found, real = measure(made, truth, user, agent), truth[: len(made)]
-        spread = made.std(0) / np.maximum(real.std(0), 1e-6)
-        steps = np.diff(made[:, HEAD], axis=0).std(0) / made[:, HEAD].std(0)
+        motion = generate(model, options, user, agent)[: len(truth)]
+        found, real = measure(motion, truth, user, agent), truth[: len(motion)]
+        spread = motion.std(0) / np.maximum(real.std(0), 1e-6)
+        steps = np.diff(motion[:, HEAD], axis=0).std(0) / motion[:, HEAD].std(0)
         rows.append([found["jaw_follows"], *spread[HEAD], spread[JAW_OPENING], found["seam_ratio"], steps.mean()])
     print(f"conversation, {len(rows)} seeds: mean (lowest to highest)")
     names = ("lips r", "head x / tracked", "head y / tracked", "head z / tracked", "jaw / tracked", "seam", "step/sd")
@@ -83,7 +83,7 @@ def conversation(model: Timar, every: Sequence[PipelineOptions], stem: str) -> N
 
 
 def listening(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[Floats]) -> None:
-    """People are heard as the user while the agent says nothing: nods after their phrases, and the jaw."""
+    """Measure nods after phrases, and the jaw, with recorded people as the user and a silent agent."""
     ends, jaws, powers = 0, [], []
     for voice in voices:
         heard = voice_activity(voice)
@@ -91,10 +91,10 @@ def listening(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[F
         ends += len(ended)
         several = []
         for options in every:
-            made = generate(model, options, voice, np.zeros_like(voice))[: len(heard)]
-            after, otherwise = nod_power(made[:, PITCH], np.zeros(len(made), bool), ended)
+            motion = generate(model, options, voice, np.zeros_like(voice))[: len(heard)]
+            after, otherwise = nod_power(motion[:, PITCH], np.zeros(len(motion), bool), ended)
             several.append((after.mean(), otherwise.mean()))
-            jaws.append(made[:, JAW_OPENING].mean())
+            jaws.append(motion[:, JAW_OPENING].mean())
         powers.append(np.mean(several, axis=0))
     after, otherwise = np.transpose(powers)
     picks = np.random.default_rng(0).integers(0, len(voices), (2000, len(voices)))
@@ -110,14 +110,14 @@ def listening(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[F
 
 
 def speaking(model: Timar, every: Sequence[PipelineOptions], voices: Sequence[Floats]) -> None:
-    """The same voices as the agent's own: lips."""
+    """Measure the lips, with the same voices as the agent's."""
     found, jaws = [], []
     for voice in voices:
-        nobody, talks = np.zeros_like(voice), voice_activity(voice)
+        silence, talks = np.zeros_like(voice), voice_activity(voice)
         for options in every:
-            made = generate(model, options, nobody, voice)[: len(talks)]
-            found.append(measure(made, made, nobody, voice)["jaw_follows"])
-            jaws.append(made[talks[: len(made)], JAW_OPENING].mean())
+            motion = generate(model, options, silence, voice)[: len(talks)]
+            found.append(measure(motion, motion, silence, voice)["jaw_follows"])
+            jaws.append(motion[talks[: len(motion)], JAW_OPENING].mean())
     each = np.reshape(found, (len(voices), -1)).mean(1)
     print(
         f"speaking with their voices: lips r {np.mean(found):.2f} ({each.min():.2f} to {each.max():.2f} by recording), "

@@ -1,9 +1,9 @@
-"""Where a turn of the large model goes on this processor, and the least that it could take.
+"""Measure the times of a large model's turn on this processor, and the lower bound.
 
     python scripts/roofline.py [--threads 2] [--dtype bfloat16]
 
-Prints the rate of the matrix instructions by themselves (where there is a C compiler and AVX-512), then each operation
-of a block at a turn's shapes, with weights and cached keys that are not in the processor's cache, as in a real turn.
+Prints the rate of the matrix instructions alone (with a C compiler and AVX-512), then of each operation of a block at a
+turn's shapes, with weights and cached keys that are not in the processor's cache, as in a real turn.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from timar_ros.evaluation.benchmark import floor
+from timar_ros.evaluation.bench.benchmark import floor
 from timar_ros.model import TimarConfig
 from timar_ros.model.packing import PackedLinear
 from timar_ros.model.speech import LARGE_SPEECH, build_speech_encoder
 from timar_ros.model.timar import Timar
 
-# 24 independent accumulators hide the instruction's latency; zeros cost what other values cost.
+# 24 independent accumulators hide the instruction's latency; zeros take as long as other values.
 PEAK = r"""
 #include <stdio.h>
 #include <time.h>
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def instruction_rate(dtype: torch.dtype) -> int | None:
-    """GFLOP/s of one thread that does nothing else; None where it cannot be had."""
+    """GFLOP/s of one thread with these instructions only; None if they or the compiler are missing."""
     name, flop = INSTRUCTIONS[dtype]
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder, "peak.c"), Path(folder, "peak")
@@ -117,7 +117,7 @@ def apply(layers: list[PackedLinear], x: torch.Tensor, number: int) -> torch.Ten
 
 
 def timed(work: Callable[[int], object]) -> float:
-    """Median seconds of a call; calls take turns over the sets."""
+    """Median seconds of a call; successive calls use different sets."""
     seconds = []
     for number in range(4 * SETS):
         start = time.perf_counter()

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Hostile motion for as long as you like, through every profile, counting what breaks a promise.
+"""Send hostile motion through every profile, for any number of frames, and count violations.
 
     python scripts/soak_limits.py [--frames 1000000] [--robots nao,romeo] [--log soak.jsonl]
 
-Streams noise, leaps, tenfold speed, wandering, broken frames and extremes in chunks with gaps, overlaps, cancels, soft
+Streams noise, jumps, tenfold speed, drift, broken frames and extremes in chunks with gaps, overlaps, cancels, soft
 stops and gazes between them, in stretches of 50,000 frames that each begin at a measured pose and end by easing out.
-Of every command it checks position, velocity, acceleration and jerk (tolerance 1e-6) and that the three belong to one
-motion without leaps; that time is an even grid; that the first velocity is 0 and that every plan of a trajectory (one
-a chunk) goes on from the last command and ends with velocity and acceleration 0. With ``--log`` each stretch is
-written down as it is done, and a run that was broken off goes on from there.
+Checks every command's position, velocity, acceleration and jerk (tolerance 1e-6), and that they belong to one
+motion without jumps; that time is an even grid; that the first velocity is 0 and that every plan of a trajectory (one
+per chunk) continues from the last command and ends with velocity and acceleration 0. ``--log`` stores each finished
+stretch, and an interrupted run continues from there.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from timar_ros.retarget import JointMotion, Retargeter, RetargetOptions, RobotProfile, list_profiles, load_profile
-from timar_ros.retarget.check import TOLERANCE, violations
+from timar_ros.retarget.robot_check import TOLERANCE, violations
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
-from hostile import KINDS, hostile
+from support.hostile import KINDS, hostile
 
 CHUNK = 500
 STRETCH = 50_000
@@ -34,7 +34,7 @@ RATE = 100.0
 
 
 class Checker:
-    """Counts commands and keeps the largest excess over each promise; not positive where it is kept."""
+    """Counts commands and keeps the largest excess over each limit; it is not positive while the limit holds."""
 
     def __init__(self, profile: RobotProfile) -> None:
         self.profile = profile
@@ -43,18 +43,18 @@ class Checker:
         self.last: JointMotion | None = None
 
     def note(self, what: str, excess: float) -> None:
-        """Remember an excess; one that is no number counts as infinite."""
+        """Store an excess; NaN counts as infinite."""
         self.worst[what] = max(self.worst.get(what, -np.inf), excess if np.isfinite(excess) else np.inf)
 
     def take(self, part: JointMotion, retargeter: Retargeter) -> None:
-        """Commands that go on from the last ones."""
+        """Check commands that continue from the last ones."""
         if len(part):
             self._check(part, retargeter)
             self.commands += len(part)
             self.last = part[-1:]
 
     def take_plan(self, plan: JointMotion, retargeter: Retargeter) -> None:
-        """A trajectory that goes on from the last command and ends at rest."""
+        """Check a trajectory that continues from the last command and ends at rest."""
         if len(plan):
             self._check(plan, retargeter)
             self.note("velocity at a plan's end", float(np.abs(plan.velocity[-1]).max()))
@@ -71,7 +71,7 @@ class Checker:
 
 
 def soak(profile: RobotProfile, frames: int, seed: int) -> Checker:
-    """One stretch, begun at a random pose and eased out at its end."""
+    """Run one stretch, from a random pose to the end of easing out."""
     rng = np.random.default_rng([seed, len(profile.name)])
     checker = Checker(profile)
     options = RetargetOptions(timeout=0.3, idle_amplitude=0.05, gaze_mode="yield" if seed % 2 else "nods")
@@ -83,7 +83,7 @@ def soak(profile: RobotProfile, frames: int, seed: int) -> Checker:
         retargeter.push(stamp, 25.0, hostile(kind, CHUNK, seed=1000 * seed + index))
         retargeter.enable(rng.random() > 0.05)
         retargeter.set_gaze(bool(rng.random() < 0.05))
-        if rng.random() < 0.2:  # in the middle of the chunk: what was pushed is dropped
+        if rng.random() < 0.2:  # in the middle of the chunk: the rest of the chunk is dropped
             now = stamp + round(rng.uniform(1, CHUNK - 5) * 4e7)
             checker.take(retargeter.advance(now), retargeter)
             checker.note("commands taken back before a cancel [ns]", float(now - retargeter.cancel(now)))
@@ -105,7 +105,7 @@ def soak(profile: RobotProfile, frames: int, seed: int) -> Checker:
 
 
 def rows_of(log: Path | None) -> dict[tuple[str, int, int], dict[str, Any]]:
-    """Stretches that a log holds, by robot, seed and frames."""
+    """Stretches of a log, by robot, seed and frames."""
     if log is None or not log.is_file():
         return {}
     rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
@@ -121,9 +121,9 @@ def main() -> int:
     robots = args.robots.split(",")
     sizes = [min(STRETCH, args.frames - begin) for begin in range(0, args.frames, STRETCH)]
     rows = rows_of(args.log)
-    # Every robot's first stretch, then every robot's second: what breaks is to break early.
+    # Every robot's first stretch, then every robot's second, to find violations early.
     todo = [(name, seed, size) for seed, size in enumerate(sizes) for name in robots if (name, seed, size) not in rows]
-    begun = time.monotonic()
+    started = time.monotonic()
     for index, (name, seed, size) in enumerate(todo):
         checker = soak(load_profile(name), size, seed)
         row = {"robot": name, "seed": seed, "frames": size, "commands": checker.commands, "worst": checker.worst}
@@ -131,18 +131,18 @@ def main() -> int:
         if args.log is not None:
             with args.log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-        minutes = (time.monotonic() - begun) / (index + 1) * (len(todo) - index - 1) / 60
+        minutes = (time.monotonic() - started) / (index + 1) * (len(todo) - index - 1) / 60
         print(f"{name} {seed + 1}/{len(sizes)}, {minutes:.1f} min left", file=sys.stderr, flush=True)
         for what, excess in checker.worst.items():
             if excess > TOLERANCE:
                 print(f"{name}, seed {seed}: {what} exceeded by {excess:.3g}", flush=True)
     failed = False
     for name in robots:
-        mine = [rows[name, seed, size] for seed, size in enumerate(sizes)]
-        broken = [row["seed"] for row in mine if max(row["worst"].values()) > TOLERANCE]
+        own_rows = [rows[name, seed, size] for seed, size in enumerate(sizes)]
+        broken = [row["seed"] for row in own_rows if max(row["worst"].values()) > TOLERANCE]
         failed |= bool(broken)
         commands, verdict = (
-            sum(row["commands"] for row in mine),
+            sum(row["commands"] for row in own_rows),
             f"BROKEN with seeds {broken}" if broken else "all kept",
         )
         print(f"{name}: {args.frames} frames, {commands} commands: {verdict}", flush=True)

@@ -1,4 +1,4 @@
-"""Write the parameter tables of docs/nodes.md from the nodes' own tables (a test holds the file to them)."""
+"""Write the parameter lists of docs/nodes.md from the nodes' own tables (a test compares the two)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BLOCK = re.compile(r"(<!-- parameters of (\w+) -->\n).*?(?=<!-- end -->)", re.DO
 
 
 def written(page: str) -> str:
-    """The page with every block between markers replaced by the node's table as it is now."""
-    from timar_ros.nodes.endpoints import COMMON
-    from timar_ros.nodes.reference import as_markdown, table
+    """The page with every block between markers replaced by the node's current list."""
+    from timar_ros.graph.parameter_reference import as_markdown, listed
+    from timar_ros.ros.endpoints import COMMON
 
     def filled(block: re.Match[str]) -> str:
-        return block[1] + (table(COMMON) if block[2] == "all_nodes" else as_markdown(block[2])) + "\n"
+        return block[1] + (listed(COMMON) if block[2] == "all_nodes" else as_markdown(block[2])) + "\n"
 
     return BLOCK.sub(filled, page)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from timar_ros.baselines.dualtalk import DualTalk, DualTalkConfig
 from timar_ros.baselines.naive import MeanPose, RandomClip
-from timar_ros.data.dualtalk import DualTalkFolder
+from timar_ros.data.dualtalk_folder import DualTalkFolder
 from timar_ros.errors import UserError
 
 SPEECH = {

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from synth_factory import person, write_pair
+from support.synth_factory import person, write_pair
 
 from timar_ros.cli.main import main
-from timar_ros.data.check import check_folder
-from timar_ros.data.motion import write_motion
+from timar_ros.data.data_check import check_folder
+from timar_ros.data.motion_files import write_motion
 from timar_ros.errors import UserError
 
 SPEECH, MOTION = person(11, 250)

@@ -8,8 +8,8 @@ from types import SimpleNamespace as Message
 import numpy as np
 import pytest
 
-from timar_ros.data.foreign_audio import PcmFormat, decode, describe, encoding_of, format_from_info
 from timar_ros.errors import UserError
+from timar_ros.foreign.foreign_audio import PcmFormat, decode, describe, encoding_of, format_from_info
 
 TONE = (np.sin(np.arange(640) * 0.1) * 0.5).astype(np.float32)
 INT16 = (TONE * 32768).astype("<i2")

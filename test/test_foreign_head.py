@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from timar_ros.data.foreign_head import head_frame
+from timar_ros.foreign.foreign_head import head_frame
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIG, SPEECH, random_turn, tiny_model, training_batch
+from support.tiny_models import CONFIG, SPEECH, random_turn, tiny_model, training_batch
 from torch import nn
 
 from timar_ros.errors import UserError
@@ -260,7 +260,7 @@ def test_int8_is_near_and_for_inference_alone(tmp_path: Path) -> None:
     if not can_pack(torch.int8):
         with pytest.raises(UserError, match="oneDNN"):
             load_timar(tmp_path, dtype="int8")
-        pytest.skip("needs oneDNN's int8 products")
+        pytest.skip("needs oneDNN and a processor whose int8 products do not saturate (VNNI or AMX)")
     coarse = load_timar(tmp_path, dtype="int8")
     assert is_packed(coarse) and any(isinstance(each, Int8Linear) for each in coarse.encoder_blocks.modules())
     assert not any(isinstance(each, Int8Linear) for each in coarse.diffloss.modules())
@@ -328,6 +328,80 @@ def test_speech_from_a_transformers_folder(tmp_path: Path) -> None:
     back = load_timar(tmp_path / "model")
     assert back.speech_frozen and not back.train().speech_encoder.training
     np.testing.assert_allclose(outputs(back), outputs(model), atol=1e-6)
+
+
+def test_a_relative_speech_folder_is_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    (tmp_path / "work" / "elsewhere").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    model.speech_encoder.save_pretrained("downloads/speech")
+    model.speech_source = "downloads/speech"
+    save_timar(model, "runs/mine")
+    expected = outputs(load_timar("runs/mine"))
+    for place, way in (
+        ("elsewhere", "../runs/mine"),
+        ("..", "work/runs/mine"),
+        (".", str(Path("runs/mine").resolve())),
+    ):
+        monkeypatch.chdir(tmp_path / "work" / place)
+        np.testing.assert_array_equal(outputs(load_timar(way)), expected)
+    # Both folders moved together, and the model saved again from elsewhere.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").rename(tmp_path / "moved")
+    again = load_timar("moved/runs/mine")
+    save_timar(again, "other/copy")
+    monkeypatch.chdir("moved")
+    np.testing.assert_array_equal(outputs(load_timar("../other/copy")), expected)
+
+
+def test_generate_takes_the_speech_encoder_of_an_authors_checkpoint(tmp_path: Path) -> None:
+    """`--speech`: a transformers folder; without it the released model's encoder is looked for, and is not here."""
+    from timar_ros.cli.main import main
+    from timar_ros.data.audio_files import write_audio
+    from timar_ros.data.motion_files import read_motion
+
+    model = tiny_model()
+    model.speech_encoder.save_pretrained(tmp_path / "speech")
+    path = authors_file(tmp_path, model)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 32000)).astype(np.float32)
+    for name, samples in zip(("user", "agent"), noise, strict=True):
+        write_audio(tmp_path / f"{name}.wav", samples)
+    files = ["--user", str(tmp_path / "user.wav"), "--agent", str(tmp_path / "agent.wav"), "--quiet"]
+    command = ["generate", *files, "--model", str(path), "--speech", str(tmp_path / "speech")]
+    assert main([*command, "--out", str(tmp_path / "a.npz")]) == 0
+    save_timar(load_timar(path, speech=str(tmp_path / "speech")), tmp_path / "same")
+    assert main(["generate", *files, "--model", str(tmp_path / "same"), "--out", str(tmp_path / "b.npz")]) == 0
+    made = read_motion(tmp_path / "a.npz")
+    np.testing.assert_array_equal(made, read_motion(tmp_path / "b.npz"))
+    assert made.shape == (50, 56)
+    assert np.abs(made).max() > 0.01
+    assert main(["generate", *files, "--model", str(path), "--out", str(tmp_path / "c.npz")]) == 2
+
+
+@pytest.mark.parametrize("seconds", [0.4, 2.0])
+def test_surplus_rows_of_the_authors_position_tables_are_cut(tmp_path: Path, seconds: float) -> None:
+    """The authors' tables have max_context_time x (tokens per turn) rows, whatever a turn's length is."""
+    model = tiny_model(turn_seconds=seconds)
+    save_timar(model, tmp_path / "model")
+    expected = _turn_of(load_timar(tmp_path / "model"))
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    tables = [key for key in state if key.endswith("_pos_embed_learned")]
+    assert len(tables) >= 2
+    for key in tables:
+        more = torch.full((1, state[key].shape[1], state[key].shape[2]), 7.0)
+        state[key] = torch.cat([state[key], more], dim=1).contiguous()
+    save_file(state, tmp_path / "model" / "model.safetensors")
+    np.testing.assert_array_equal(_turn_of(load_timar(tmp_path / "model")), expected)
+    for key in tables:
+        state[key] = state[key][:, :3].contiguous()
+    save_file(state, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(UserError, match="misshapen"):
+        load_timar(tmp_path / "model")
+
+
+def _turn_of(model: Timar) -> np.ndarray:
+    turn = random_turn(1, config=model.config)
+    return Conversation(model, seed=0, engine="oracle").step(turn.user_speech, turn.agent_speech, turn.user_motion)
 
 
 def test_old_names_of_weight_norm_are_understood(tmp_path: Path) -> None:

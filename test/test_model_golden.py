@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from tiny_models import training_batch
+from support.tiny_models import training_batch
 
 from timar_ros.model import Timar, TimarConfig, load_timar
 from timar_ros.streaming import Conversation

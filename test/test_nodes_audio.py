@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import soundfile
 
 pytest.importorskip("rclpy")
 
-from ros_bench import Bench
 from rosgraph_msgs.msg import Clock
+from support.ros_bench import Bench
 
-from timar_ros.data.audio import load_conversation
-from timar_ros.data.motion import write_motion
+from timar_ros.data.audio_files import load_conversation
+from timar_ros.data.motion_files import write_motion
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
-from timar_ros.nodes import qos
 from timar_ros.nodes.audio_sink import AudioSink
 from timar_ros.nodes.audio_source import AudioSource
-from timar_ros.nodes.messages import audio_message, motion_message, to_ns, turn
 from timar_ros.nodes.turn_segmenter import TurnSegmenter
+from timar_ros.ros import qos
+from timar_ros.ros.messages import audio_message, motion_message, to_ns, turn
 
 SECONDS = 2.4
 
@@ -40,10 +42,10 @@ def recording(tmp_path):
     return {"recording": str(tmp_path / "talk.wav"), "user_motion": str(tmp_path / "user.npz")}
 
 
-def play(bench, recording, speed, **more):
+def play(bench, recording, speed, max_lateness=0.1, **more):
     """The recording through source and segmenter; the turns that came of it."""
     clock = {"publish_clock": True, "answered_by": "turns"} if speed != 1.0 else {}
-    segmenter = bench.add(TurnSegmenter, use_sim_time=speed != 1.0, max_lateness=0.1)  # as in the graph
+    segmenter = bench.add(TurnSegmenter, use_sim_time=speed != 1.0, max_lateness=max_lateness)  # as in the graph
     source = bench.add(AudioSource, speed=speed, start_delay=0.0, **recording, **clock, **more)
     got = bench.listen(Turn, "turns", qos.turns())
     bench.bring_up(segmenter, source)
@@ -73,6 +75,20 @@ def test_a_recording_becomes_the_same_turns_at_any_pace(ros_domain, recording):
         np.testing.assert_array_equal(each.user_speech[: len(user[part])], user[part])
         np.testing.assert_array_equal(each.agent_speech[: len(agent[part])], agent[part])
     assert np.isfinite(made[0.0][0].user_motion).all()
+
+
+@pytest.mark.parametrize("chunk", [0.01, 0.04])
+def test_a_head_out_of_sight_delays_no_turn(bench, recording, tmp_path, chunk):
+    """At speed 0 the clock stops until the turn is answered, so `max_lateness` after its end does not come."""
+    frames = np.full((round(SECONDS * 25), 56), np.nan, np.float32)
+    frames[:20], frames[30:45] = 0.1, 0.2  # lost at the end of turn 0, and in turn 1 up to the end
+    write_motion(tmp_path / "lost.npz", frames)
+    begun = time.monotonic()
+    turns, _, source = play(bench, recording | {"user_motion": str(tmp_path / "lost.npz")}, 0.0, 0.5, chunk=chunk)
+    bench.until(source.finished.is_set)
+    assert time.monotonic() - begun < 30.0  # answer_timeout is 60 s
+    assert np.isfinite(turns[0].user_motion).all(axis=1).nonzero()[0].tolist() == list(range(25))  # held for 0.25 s
+    assert np.isfinite(turns[1].user_motion).all(axis=1).nonzero()[0].tolist() == [0, *range(5, 25)]
 
 
 def test_every_activation_plays_from_the_beginning_as_a_new_stream(bench, recording):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from timar_ros.data.motion import read_motion
+from timar_ros.data.motion_files import read_motion
 from timar_ros.errors import UserError
 from timar_ros.resources import share
 from timar_ros.retarget import JointMotion, Retargeter, RetargetOptions, load_profile, retarget_motion
-from timar_ros.retarget.check import check_motion, lag_and_correlation, sweeps, violations
+from timar_ros.retarget.robot_check import check_motion, lag_and_correlation, sweeps, violations
 from timar_ros.retarget.spline import evaluate, smoothing_filter
 
 SECOND = 1_000_000_000

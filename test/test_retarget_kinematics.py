@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robot_chains import CHAINS
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
+from support.robot_chains import CHAINS
 
 from timar_ros.retarget import list_profiles, load_profile
 from timar_ros.retarget.kinematics import Neck, forward_rotation

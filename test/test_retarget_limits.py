@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hostile import KINDS, hostile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.hostile import KINDS, hostile
 
 from timar_ros.retarget import JointMotion, Retargeter, RetargetOptions, list_profiles, load_profile, retarget_motion
-from timar_ros.retarget.check import violations
 from timar_ros.retarget.follow import Curve, Follower
 from timar_ros.retarget.profile import Joint, NeckJoint, RobotProfile
+from timar_ros.retarget.robot_check import violations
 from timar_ros.retarget.stopping import stop_phases, stop_range, stop_reach, stop_samples
 
 ROBOTS = list_profiles()

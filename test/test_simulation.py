@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from timar_ros.errors import UserError
 from timar_ros.retarget import list_profiles, load_profile, retarget_motion
-from timar_ros.retarget.check import sweeps
+from timar_ros.retarget.robot_check import sweeps
 from timar_ros.simulation.controller import ForwardController, RejectedError, TrajectoryController
 from timar_ros.simulation.head import KinematicHead, MujocoHead, make_head
 from timar_ros.simulation.mjcf import urdf_to_mjcf

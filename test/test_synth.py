@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from timar_ros.cli.main import main
-from timar_ros.data import synth, synth_voices
-from timar_ros.data.check import check_folder
-from timar_ros.data.dualtalk import DualTalkFolder
-from timar_ros.data.statistics import describe, summarise
-from timar_ros.data.synth_dialogue import MAX_GAP, MIN_GAP
-from timar_ros.data.synth_features import listen
-from timar_ros.data.synth_manner import manner_of
-from timar_ros.data.synth_text import SLOTS, fill, pick
-from timar_ros.data.synth_voices import speak, voices
+from timar_ros.data.data_check import check_folder
+from timar_ros.data.dualtalk_folder import DualTalkFolder
+from timar_ros.data.motion_statistics import describe, summarise
 from timar_ros.errors import UserError
+from timar_ros.synth import conversations
+from timar_ros.synth import voices as synth_voices
+from timar_ros.synth.dialogue import MAX_GAP, MIN_GAP
+from timar_ros.synth.features import listen
+from timar_ros.synth.manner import manner_of
+from timar_ros.synth.text import SLOTS, fill, pick
+from timar_ros.synth.voices import speak, voices
 
 needs_voices = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")), reason="espeak-ng and flite are not installed"
@@ -30,7 +31,7 @@ needs_voices = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def talks():
     """Twelve conversations: twenty-four people."""
-    return [synth.make_conversation(7, number, (40.0, 40.0)) for number in range(12)]
+    return [conversations.make_conversation(7, number, (40.0, 40.0)) for number in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,10 @@ def test_missing_engines_are_told_in_one_line(monkeypatch, tmp_path, capsys):
 
 @needs_voices
 def test_the_same_seed_gives_the_same_conversation(talks):
-    again = synth.make_conversation(7, 1, (40.0, 40.0))
+    again = conversations.make_conversation(7, 1, (40.0, 40.0))
     np.testing.assert_array_equal(again.audio, talks[1].audio)
     np.testing.assert_array_equal(again.motion, talks[1].motion)
-    assert not np.array_equal(synth.make_conversation(8, 1, (40.0, 40.0)).audio, again.audio)
+    assert not np.array_equal(conversations.make_conversation(8, 1, (40.0, 40.0)).audio, again.audio)
 
 
 @needs_voices
@@ -187,7 +188,7 @@ def test_smiles_are_answered(talks):
 def test_it_is_faster_than_twenty_times_real_time():
     """In processor time, children included, so that a busy machine decides nothing."""
     begin = os.times()
-    synth.make_conversation(9, 0, (60.0, 60.0))
+    conversations.make_conversation(9, 0, (60.0, 60.0))
     spent = sum(b - a for a, b in zip(begin[:4], os.times()[:4], strict=True))
     assert spent < 60 / 20
 
@@ -210,12 +211,12 @@ def test_folder_is_resumed_extended_and_whole(tmp_path, capsys):
     report = check_folder(out)
     assert not report.faults
     # Another number of processes and all at once: the same bytes.
-    assert synth.make_folder(again, 10, 3, (8.0, 12.0), jobs=2) == 10
+    assert conversations.make_folder(again, 10, 3, (8.0, 12.0), jobs=2) == 10
     for path in sorted(out.rglob("*.*")):
         assert path.read_bytes() == (again / path.relative_to(out)).read_bytes(), path
     clip = DualTalkFolder(out, "train", normalise=False).clips(None)[0]
     item = DualTalkFolder(out, "train", normalise=False).load(clip)
-    made = synth.make_conversation(3, 0, (8.0, 12.0))
+    made = conversations.make_conversation(3, 0, (8.0, 12.0))
     np.testing.assert_array_equal(item["agent_motion"], made.motion[0])
     np.testing.assert_allclose(item["user_speech"], made.audio[1], atol=2 / 32768)
     about = json.loads((out / "train" / "synth000000.json").read_text())
@@ -224,13 +225,13 @@ def test_folder_is_resumed_extended_and_whole(tmp_path, capsys):
 
 @needs_voices
 def test_another_seed_does_not_mix_into_a_set(tmp_path):
-    synth.make_folder(tmp_path / "a", 1, 3, (8.0, 8.0))
+    conversations.make_folder(tmp_path / "a", 1, 3, (8.0, 8.0))
     with pytest.raises(UserError, match="made with"):
-        synth.make_folder(tmp_path / "a", 2, 4, (8.0, 8.0))
+        conversations.make_folder(tmp_path / "a", 2, 4, (8.0, 8.0))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").touch()
     with pytest.raises(UserError, match="not empty"):
-        synth.make_folder(tmp_path / "b", 1, 3)
+        conversations.make_folder(tmp_path / "b", 1, 3)
 
 
 def test_features_tell_vowels_and_silence():

@@ -24,14 +24,12 @@ from timar_ros.errors import UserError
 from timar_ros.model import TimarConfig, create_timar, load_timar
 from timar_ros.model import tokens as layout
 from timar_ros.training.alignment import align, positions
-from timar_ros.training.augment import augment
+from timar_ros.training.audio_augmentation import augment
 from timar_ros.training.backgrounds import background
-from timar_ros.training.build import build_model
-from timar_ros.training.checkpoints import newest_state
-from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig, config_from_dict, load_config
 from timar_ros.training.dataset import StepSampler, TrainingClips, collate, motion_statistics
 from timar_ros.training.filterbank import fit_filterbank, initialise_filters, log_mel
 from timar_ros.training.masks import draw_masks, mask_share
+from timar_ros.training.model_building import build_model
 from timar_ros.training.objective import (
     HEAD_CHANGE,
     Objective,
@@ -39,6 +37,8 @@ from timar_ros.training.objective import (
     head_change_error,
     sample_clips,
 )
+from timar_ros.training.run_config import AugmentConfig, MaskConfig, TrainConfig, config_from_dict, load_config
+from timar_ros.training.run_state import newest_state
 from timar_ros.training.schedule import learning_rate, total_steps, warmup_steps
 from timar_ros.training.spread import bisect, match_spread
 from timar_ros.training.trainer import Trainer
@@ -394,7 +394,7 @@ class TestSchedule:
 
 
 def small_options(**changes: Any) -> Any:
-    from timar_ros.training.config import OptimiserConfig
+    from timar_ros.training.run_config import OptimiserConfig
 
     return replace(OptimiserConfig(learning_rate=1e-3), **changes)
 
@@ -596,7 +596,7 @@ class TestTrainer:
         model = {"feature_dim": 16, "feedforward": 32, "standardise": True}
         content = {**small(data, tmp_path).to_dict(), "family": "dualtalk", "model": model}
         Trainer(config_from_dict(content)).fit()
-        from timar_ros.baselines.checkpoint import load_dualtalk
+        from timar_ros.baselines.dualtalk_checkpoint import load_dualtalk
 
         loaded = load_dualtalk(tmp_path / "model")
         assert loaded(torch.zeros(1, 16000), torch.zeros(1, 16000), torch.zeros(1, 25, 56)).shape == (1, 25, 56)

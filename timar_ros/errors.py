@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line, exit code 2, never a traceback."""
+"""Errors that the user can fix: one clear line, exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class MissingDependencyError(UserError):
 
 
 def require(module: str, install: str, purpose: str) -> ModuleType:
-    """Import an optional module by name, or say in one line what to install.
+    """Import an optional module by name; otherwise the error says in one line what to install.
 
     :param module: the module's import name, such as ``"torch"``.
-    :param install: what the user is to run, such as ``"pip install 'torch>=2.4'"``.
-    :param purpose: what it is needed for, as a noun phrase.
-    :raises MissingDependencyError: when the module, or one that it needs, is not there.
+    :param install: the user's install command, such as ``"pip install 'torch>=2.4'"``.
+    :param purpose: the module's use, as a noun phrase.
+    :raises MissingDependencyError: when the module, or one that it needs, is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -29,15 +29,23 @@ def require(module: str, install: str, purpose: str) -> ModuleType:
         raise MissingDependencyError(f"{purpose} needs the Python package '{missing}': {install}") from error
 
 
-_DISTRIBUTIONS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "webrtcvad": "webrtcvad-wheels"}
+_DISTRIBUTIONS = {
+    "yaml": "PyYAML",
+    "collada": "pycollada",
+    "cv2": "opencv-contrib-python",
+    "pythonosc": "python-osc",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "webrtcvad": "webrtcvad-wheels",
+}
 _ROS = ("rclpy", "launch", "launch_ros", "ament_index_python", "builtin_interfaces")
 
 
 def not_installed(error: ModuleNotFoundError) -> MissingDependencyError:
-    """What to tell a user whose installation lacks a module, in one line.
+    """The one-line error for an installation that lacks a module.
 
-    :raises ModuleNotFoundError: the given error, when what is missing is one of this package's own files: a mistake of
-        ours and not of the user's.
+    :raises ModuleNotFoundError: the given error, when the missing module is one of this package's own files: a bug, not
+        the user's mistake.
     """
     name = error.name or ""
     top = name.split(".")[0]

@@ -1,14 +1,14 @@
-"""What a FLAME frame is, and the rates of speech and motion: the one place that says so.
+"""The one definition of a FLAME frame and of the rates of speech and motion.
 
 A frame is 56 numbers in TIMAR's order: 50 expression coefficients, then the rotation of the jaw, then that of the head,
 each an axis-angle vector [rad] in FLAME's axes (x to the head's left, y up, z out of the face; ``docs/frames.md``).
-NaN marks what is not known.
+NaN marks unknown values.
 """
 
 from __future__ import annotations
 
 MODEL_RATE = 16000
-"""Samples of speech per second [Hz], as the speech encoders were trained on."""
+"""Samples of speech per second [Hz], the rate of the speech encoders' training."""
 MOTION_RATE = 25.0
 """Frames of motion per second [Hz]."""
 SAMPLES_PER_FRAME = 640
@@ -18,7 +18,7 @@ EXPRESSION = slice(0, 50)
 JAW = slice(50, 53)
 HEAD = slice(53, 56)
 PARTS = {"expression": EXPRESSION, "jaw": JAW, "head_pose": HEAD}
-"""The parts that are known or unknown together, by the names that messages give them."""
+"""The parts whose columns are known or unknown together, by their names in messages."""
 EXPRESSION_SIZE = 50
 MOTION_SIZE = 56
 """Columns of a frame."""

@@ -1,7 +1,7 @@
 """Options as dataclass fields: one definition gives the check, the command-line flag and the node parameter.
 
-A field made by :func:`option` carries its help text, unit, bounds and choices as metadata. Neither torch nor rclpy is
-imported here.
+A field of :func:`option` has its help text, unit, bounds and choices as metadata. This module imports neither torch nor
+rclpy.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def option(
     :param unit: unit of a number, such as ``s``.
     :param low: lowest allowed number; ``high`` the highest.
     :param choices: allowed strings; empty allows any.
-    :param kind: type of the value; default: the default's type. Needed where the default is None.
-    :param unset: value that stands for None where there is no None: in node parameters and messages.
-    :param none: what None means, in words.
-    :param live: whether the option makes sense in a running graph, and is therefore a node parameter.
+    :param kind: type of the value; default: the default's type. Required if the default is None.
+    :param unset: value that replaces None in node parameters and messages.
+    :param none: the meaning of None, in words.
+    :param live: whether a running graph can use the option, so that it is a node parameter.
     """
     metadata = {
         "help": help_text,
@@ -98,11 +98,11 @@ def add_flags(
     defaults: Mapping[str, Any] | None = None,
     several: Iterable[str] = (),
 ) -> None:
-    """A command-line flag for each field: ``--sampling-steps N``; a yes-or-no one is ``--seams`` and ``--no-seams``.
+    """Add a command-line flag for each field: ``--sampling-steps N``; for a boolean ``--seams`` and ``--no-seams``.
 
-    :param names: which fields, in this order; default: all.
-    :param defaults: defaults of this command where they differ from the class's.
-    :param several: fields for which this command takes one value or more.
+    :param names: the fields, in this order; default: all.
+    :param defaults: defaults of this command that differ from the class's.
+    :param several: fields for which this command accepts several values.
     """
     known = options_of(cls)
     for name in known if names is None else names:
@@ -123,15 +123,15 @@ def add_flags(
         parser.add_argument(flag, type=kind, default=default, help=text, **more)
 
 
-def given(args: argparse.Namespace, cls: Any) -> dict[str, Any]:
-    """The values of those fields that a command has flags for; None where a flag was not given and has no default."""
+def flag_values(args: argparse.Namespace, cls: Any) -> dict[str, Any]:
+    """The values of the fields that have flags; None for a flag without value and default."""
     return {name: getattr(args, name) for name in options_of(cls) if hasattr(args, name)}
 
 
 def described(item: Field[Any], unset: bool = False) -> str:
-    """Help text of a field with its unit, and what stands for None.
+    """Help text of a field with its unit and the meaning of None.
 
-    :param unset: whether None is written as the field's ``unset`` value, as in a node parameter.
+    :param unset: write None as the field's ``unset`` value, as in a node parameter.
     """
     text: str = item.metadata["help"] + (f" [{item.metadata['unit']}]" if item.metadata["unit"] else "")
     if not item.metadata["none"]:
@@ -143,7 +143,7 @@ def described(item: Field[Any], unset: bool = False) -> str:
 
 
 def to_plain(options: Any) -> dict[str, Any]:
-    """All values by name, with the ``unset`` value in place of None: what a message or a node parameter can hold."""
+    """All values by name, with the ``unset`` value in place of None, for messages and node parameters."""
     return {
         name: item.metadata["unset"] if getattr(options, name) is None else getattr(options, name)
         for name, item in options_of(options).items()
@@ -151,7 +151,7 @@ def to_plain(options: Any) -> dict[str, Any]:
 
 
 def from_plain(cls: Any, name: str, value: Any) -> Any:
-    """A value of a message or node parameter as the option's value: the ``unset`` value becomes None."""
+    """The option's value from a message or node parameter: the ``unset`` value becomes None."""
     item = options_of(cls)[name]
     unset, kind = item.metadata["unset"], item.metadata["kind"]
     if unset is not None and (value < 0 if unset < 0 else value == unset):

@@ -1,4 +1,4 @@
-"""Where the package's shared files lie: launch, config, urdf, models, samples."""
+"""Paths of the package's shared files: launch, config, urdf, models, samples."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from timar_ros.errors import UserError
 def share(*parts: str) -> Path:
     """Path of a shared file or folder of the package, such as ``share("config", "timar.yaml")``.
 
-    Works without ROS and without a sourced environment: in a checkout (also one installed by ``pip install -e``) it is
-    the checkout itself, else the ``share/timar_ros`` of the prefix that this module was installed in.
+    This works without ROS and without a sourced environment. The root is the checkout (also after ``pip install -e``),
+    else ``share/timar_ros`` of the prefix that contains this module.
 
-    :raises UserError: when the package's installation is incomplete, or it has no such file.
+    :raises UserError: when the package's installation is incomplete, or the file does not exist.
     """
     package = Path(__file__).absolute().parent  # not resolved: colcon's --symlink-install links single files
     roots = [package.parent, *(above / "share" / "timar_ros" for above in package.parents)]

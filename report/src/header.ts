@@ -16,11 +16,14 @@ export function fillWords(report: Report): void {
   document.title = report.title;
   find("title").textContent = report.title;
   find("subtitle").textContent = report.subtitle;
-  for (const { label, value, tone } of report.chips) {
+  for (const { label, value, tone, help } of report.chips) {
     const chip = element("li", "", `chip ${tone}`);
+    chip.title = help;
     chip.append(element("span", label), element("b", value));
     find("chips").append(chip);
   }
+  find("explanation").textContent = report.explanation ?? "";
+  for (const note of report.notes ?? []) find("warnings").append(element("p", note, "note"));
   for (const warning of report.warnings) find("warnings").append(element("p", warning));
   find("footer").textContent = report.footer;
 }

@@ -1,6 +1,6 @@
 // The heads on the stage. Head and jaw move exactly as the data says; brows and mouth corners are a hint only.
 import * as THREE from "three";
-import { Block, HeadSpec, MeshSpec } from "./payload";
+import { Block, HeadSpec, MeshSpec, Role } from "./payload";
 import { MOUTH_WIDTH, MOUTH_Y, LiveTube, blush, closedSurface, faceDirection, facePatch, hairLift, humanHead, robotHead } from "./shapes";
 import { Surface } from "./surface";
 
@@ -15,6 +15,8 @@ export interface Pose {
   wide: number;
   known: boolean;
   speaking: boolean;
+  /** Positions of the robot's joints by name [rad], where the figure is drawn from its URDF. */
+  joints?: Record<string, number>;
 }
 
 /** A head's recorded motion, read at any time. */
@@ -24,8 +26,10 @@ export class Track {
   private readonly talking: Float32Array;
   readonly length: number;
   private readonly columns: number;
+  private readonly positions: Float32Array | null;
 
   constructor(block: Block, private readonly spec: HeadSpec) {
+    this.positions = spec.body ? block.floats(spec.body.positions) : null;
     this.pose = block.floats(spec.pose);
     this.known = block.floats(spec.known);
     this.talking = block.floats(spec.speaking);
@@ -50,7 +54,19 @@ export class Track {
       wide: mix(8),
       known: this.known[first] > 0,
       speaking: this.talking[first] === 1,
+      joints: this.joints(first, next, part),
     };
+  }
+
+  private joints(first: number, next: number, part: number): Record<string, number> | undefined {
+    const { positions } = this;
+    const names = this.spec.body?.names;
+    if (!positions || !names) return undefined;
+    const mixed = (column: number): number => {
+      const a = positions[first * names.length + column];
+      return a + (positions[next * names.length + column] - a) * part;
+    };
+    return Object.fromEntries(names.map((name, column) => [name, mixed(column)]));
   }
 
   /** The frame nearest to a time. */
@@ -173,7 +189,7 @@ export class Face implements Figure {
     this.head.add(new THREE.Mesh(hair.geometry, new Surface(look.hair, 0.7)));
     for (const side of [-1, 1]) {
       const ear = new THREE.Mesh(new THREE.SphereGeometry(0.17, 32, 24).scale(0.36, 1, 0.62), skin);
-      ear.position.set(side * 0.785, -0.06, -0.06);
+      ear.position.set(side * 0.735, -0.06, -0.06);
       ear.rotation.y = side * 0.35;
       this.head.add(ear);
     }
@@ -420,13 +436,11 @@ function blink(time: number): number {
   return phase > 0 && phase < 0.22 ? Math.sin((Math.PI * phase) / 0.22) ** 2 : 0;
 }
 
-/** Makes the figure that a head asks for. */
-export function makeFigure(spec: HeadSpec, block: Block, track: Track, colors: Colors): Figure {
-  if (spec.kind === "mesh" && spec.mesh) return new MeshFace(block, spec.mesh, track, colors);
-  if (spec.kind === "robot") return new Robot(colors);
+/** The face of one of the two who talk. */
+export function faceOf(role: Role, colors: Colors): Face {
   const looks = {
     user: { skin: 0xe3b08f, hair: 0x3b2a22, lips: 0xb86a5e, eyes: 0x4d6b57 },
     agent: { skin: 0xf0cdb8, hair: 0x8a4b2f, lips: 0xc4716b, eyes: 0x4a6fa5 },
   };
-  return new Face(colors, spec.role === "user" ? looks.user : looks.agent);
+  return new Face(colors, role === "user" ? looks.user : looks.agent);
 }

@@ -49,6 +49,7 @@ async function present(stage: Stage | null): Promise<void> {
     panels.restyle();
   };
   stage?.fill(report.heads, block);
+  if (wanted.has("film")) return film(stage, player);
   // For tests and the curious.
   const state = { player, panels, report, inspect: () => stage?.inspect(player.time) ?? [], programs: stage?.programs ?? 0 };
   Object.assign(window, { timar: state });
@@ -74,6 +75,23 @@ async function present(stage: Stage | null): Promise<void> {
   mark("heads");
   await sound;
   mark("usable");
+  document.documentElement.dataset.ready = "true";
+}
+
+/** Only the heads and who speaks, drawn when `timar film` asks for a time. */
+function film(stage: Stage | null, player: Player): void {
+  document.documentElement.dataset.film = "true";
+  const bands = report.panels.find((panel) => panel.id === "sound")?.bands ?? [];
+  const talks = (role: string, time: number): boolean =>
+    bands.some((band) => band.color === role && band.from - 0.1 <= time && time < band.to + 0.25);
+  const show = async (time: number): Promise<void> => {
+    const who = [talks("user", time) ? "Partner" : "", talks("agent", time) ? "Robot" : ""];
+    find("caption").textContent = who[0] && who[1] ? "Both speak" : who[0] || who[1] ? `${who[0] || who[1]} speaks` : "";
+    find("caption").className = who[0] && who[1] ? "" : who[0] ? "role-user" : "role-agent";
+    stage?.draw(time);
+    await stage?.finished();
+  };
+  Object.assign(window, { timar: { show, duration: player.duration } });
   document.documentElement.dataset.ready = "true";
 }
 

@@ -11,18 +11,51 @@ export interface ArrayRef {
 
 export type Role = "agent" | "user" | "truth" | "other";
 
-/** A head on the stage. `pose` has columns head x y z, jaw x y z [rad], then brow, smile, wide (about -1 to 1). */
-export interface HeadSpec {
+/** A shape of a link, in the link's frame; `rotation` is a quaternion x y z w, lengths in m. */
+export interface VisualSpec {
+  kind: "surface" | "box" | "cylinder" | "sphere";
+  size: number[];
+  surface: number;
+  position: [number, number, number];
+  rotation: [number, number, number, number];
+  color: [number, number, number];
+}
+
+/** A robot's links, parents first, in the frame of their parents; see `timar_ros/simulation/robot_shape.py`. */
+export interface ShapeSpec {
+  links: {
+    parent: number;
+    position: [number, number, number];
+    rotation: [number, number, number, number];
+    joint: string;
+    axis: [number, number, number];
+    multiplier: number;
+    offset: number;
+    visuals: VisualSpec[];
+  }[];
+  surfaces: { points: ArrayRef; faces: ArrayRef }[];
+  centre: [number, number, number];
+  radius: number;
+}
+
+/** What stands under a head: its id, its words and whose colour it has. */
+export interface SlotSpec {
   id: string;
   label: string;
   note: string;
   role: Role;
+}
+
+/** A head on the stage. `pose` has columns head x y z, jaw x y z [rad], then brow, smile, wide (about -1 to 1). */
+export interface HeadSpec extends SlotSpec {
   kind: "face" | "robot" | "mesh";
   rate: number;
   pose: ArrayRef;
   known: ArrayRef;
   speaking: ArrayRef;
   mesh?: MeshSpec;
+  /** The robot by its URDF: its shape, and the positions [T, J] of these joints [rad]. */
+  body?: { shape: ShapeSpec; names: string[]; positions: ArrayRef };
 }
 
 /** A face mesh as a low-rank film: vertices = mean + basis · weights[t], before the head's own rotation. */
@@ -79,7 +112,11 @@ export interface Table {
 export interface Report {
   title: string;
   subtitle: string;
-  chips: { label: string; value: string; tone: "plain" | "good" | "warn" | "bad" }[];
+  chips: { label: string; value: string; tone: "plain" | "good" | "warn" | "bad"; help: string }[];
+  /** A sentence on the figures above. */
+  explanation?: string;
+  /** What is worth knowing and not wrong. */
+  notes?: string[];
   warnings: string[];
   duration: number;
   audio: { id: string; mime: string }[];
@@ -91,7 +128,11 @@ export interface Report {
 
 /** Bytes of a base64 block of the page. */
 export function bytesOf(id: string): Uint8Array<ArrayBuffer> {
-  const text = (document.getElementById(id)?.textContent ?? "").trim();
+  return bytesOfText((document.getElementById(id)?.textContent ?? "").trim());
+}
+
+/** Bytes of base64 text. */
+export function bytesOfText(text: string): Uint8Array<ArrayBuffer> {
   const native = (Uint8Array as { fromBase64?: (text: string) => Uint8Array<ArrayBuffer> }).fromBase64;
   if (native) return native(text);
   const raw = atob(text);

@@ -17,9 +17,9 @@ export const humanHead: Sculpt = (d) => {
   const front = Math.max(0, z);
   const side = Math.abs(x);
   const below = Math.max(0, -y);
-  const p = new THREE.Vector3(0.79 * x, y > 0 ? 1.02 * y : -0.97 * below ** 0.93, (z > 0 ? 0.84 : 0.92) * z);
+  const p = new THREE.Vector3(0.74 * x, y > 0 ? 1.02 * y : -0.97 * below ** 0.93, (z > 0 ? 0.84 : 0.92) * z);
   // A fuller jaw than a sphere's lower half, narrowing to a soft chin.
-  p.x *= 1 + 0.13 * bump(0, y, 0, -0.55, 1, 0.4) - 0.2 * smooth(below, 0.25, 0.95);
+  p.x *= 1 + 0.16 * bump(0, y, 0, -0.62, 1, 0.34) - 0.24 * smooth(below, 0.2, 0.9);
   p.z *= z < 0 ? 1 - 0.34 * smooth(below, 0.1, 1.0) : 1;
   p.z -= 0.06 * smooth(front, 0.65, 1);
   if (z > 0) {

@@ -1,12 +1,16 @@
 // One WebGL canvas behind a row of slots, one slot a head.
 import * as THREE from "three";
-import { Colors, Figure, Track, makeFigure } from "./heads";
-import { Block, HeadSpec } from "./payload";
+import { makeFigure } from "./figures";
+import { Colors, Figure, Pose, Track } from "./heads";
+import { Block, HeadSpec, SlotSpec } from "./payload";
 import { Surface } from "./surface";
 
+/** What a head does at a time [s]. */
+export type Motion = (time: number) => Pose;
+
 interface Slot {
-  spec: HeadSpec;
-  track: Track;
+  spec: SlotSpec;
+  motion: Motion;
   figure: Figure;
   scene: THREE.Scene;
   element: HTMLElement;
@@ -38,9 +42,17 @@ export class Stage {
     this.renderer.compile(new THREE.Mesh(new THREE.BufferGeometry(), new Surface(0)), this.camera);
   }
 
-  /** Put the heads up. */
+  /** Put the heads of a report up. */
   fill(heads: HeadSpec[], block: Block): void {
-    for (const spec of heads) this.add(spec, block);
+    for (const spec of heads) {
+      const track = new Track(block, spec);
+      this.add(spec, (colors) => makeFigure(spec, block, track, colors), (time) => track.at(time));
+    }
+    this.begin();
+  }
+
+  /** All heads have been added. */
+  begin(): void {
     new ResizeObserver(() => this.resize()).observe(this.host);
     this.resize();
     this.recolor();
@@ -65,7 +77,8 @@ export class Stage {
     });
   }
 
-  private add(spec: HeadSpec, block: Block): void {
+  /** Put one head up. */
+  add(spec: SlotSpec, make: (colors: Colors) => Figure, motion: Motion): void {
     const element = document.createElement("figure");
     element.className = `slot role-${spec.role}`;
     element.dataset.head = spec.id;
@@ -73,10 +86,9 @@ export class Stage {
     element.querySelector("b")!.textContent = spec.label;
     element.querySelector("small")!.textContent = spec.note;
     this.host.append(element);
-    const track = new Track(block, spec);
-    const figure = makeFigure(spec, block, track, this.colors(spec));
+    const figure = make(this.colors(spec));
     const scene = new THREE.Scene().add(figure.group);
-    const slot = { spec, track, figure, scene, element, orbit: { yaw: 0, pitch: 0 } };
+    const slot = { spec, motion, figure, scene, element, orbit: { yaw: 0, pitch: 0 } };
     this.slots.push(slot);
     this.makeDraggable(slot);
   }
@@ -103,7 +115,7 @@ export class Stage {
     });
   }
 
-  private colors(spec: HeadSpec): Colors {
+  private colors(spec: SlotSpec): Colors {
     const style = getComputedStyle(document.documentElement);
     return { accent: new THREE.Color(style.getPropertyValue(`--${spec.role}`).trim()) };
   }
@@ -123,14 +135,15 @@ export class Stage {
 
   /** Rotation of a head as shown now (for tests): quaternion of its neck, and the jaw's angle. */
   inspect(time: number): { id: string; head: number[]; jaw: number[]; known: boolean }[] {
-    return this.slots.map(({ spec, track }) => {
-      const pose = track.at(time);
+    return this.slots.map(({ spec, motion }) => {
+      const pose = motion(time);
       return { id: spec.id, head: pose.head.toArray(), jaw: pose.jaw.toArray(), known: pose.known };
     });
   }
 
-  draw(time: number): void {
-    if (!this.stale && time === this.shown) return;
+  /** Show a time; whether there was anything to draw. */
+  draw(time: number): boolean {
+    if (!this.stale && time === this.shown) return false;
     this.stale = false;
     this.shown = time;
     const height = this.host.clientHeight;
@@ -140,7 +153,7 @@ export class Stage {
     this.renderer.clear();
     for (const slot of this.slots) {
       const box = slot.element.getBoundingClientRect();
-      const pose = slot.track.at(time);
+      const pose = slot.motion(time);
       slot.figure.show(pose, time);
       slot.element.classList.toggle("speaking", pose.speaking);
       slot.element.classList.toggle("unknown", !pose.known);
@@ -163,5 +176,6 @@ export class Stage {
       this.camera.updateProjectionMatrix();
       this.renderer.render(slot.scene, this.camera);
     }
+    return true;
   }
 }

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from timar_ros.data.bag_messages import frames_of
-from timar_ros.data.bags import BagReader
-from timar_ros.nodes.domain import free_domain
+from timar_ros.bags.bag_files import BagReader
+from timar_ros.bags.bag_messages import frames_of
+from timar_ros.graph.domain import free_domain
 from timar_ros.resources import share
 
 RUN = (

@@ -68,7 +68,7 @@ def recording(folder: Path, seconds: float) -> list[str]:
     """Arguments that play the sample conversation, again and again."""
     import soundfile
 
-    from timar_ros.data.motion import read_motion, write_motion
+    from timar_ros.data.motion_files import read_motion, write_motion
 
     sound, rate = soundfile.read(REPOSITORY / "samples" / "conversation.flac")
     motion = read_motion(REPOSITORY / "samples" / "conversation_user.npz")
@@ -135,7 +135,7 @@ def converse(args: argparse.Namespace, folder: Path) -> Run:
 
 def judge(run: Run) -> int:
     """Print what happened; 1 if it was not as promised."""
-    from timar_ros.data.bags import BagReader
+    from timar_ros.bags.bag_files import BagReader
 
     heard: dict[int, int] = {}
     ends: dict[int, int] = {}

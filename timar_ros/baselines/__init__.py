@@ -1,1 +1,1 @@
-"""What TIMAR is measured against: DualTalk, and baselines that do not listen."""
+"""Baselines for TIMAR: DualTalk, and baselines that do not listen."""

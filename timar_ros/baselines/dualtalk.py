@@ -1,7 +1,7 @@
-"""DualTalk, the baseline that TIMAR is measured against (Peng et al. 2025, arXiv 2505.18096).
+"""DualTalk, the baseline for TIMAR (Peng et al. 2025, arXiv 2505.18096).
 
-It hears and sees a whole clip at once, the future included, and gives the agent's motion in one deterministic pass.
-The parameters' names follow the public checkpoint's.
+It takes a whole clip at once, the future included, and returns the agent's motion in one deterministic pass. The
+parameters have the public checkpoint's names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DualTalkConfig:
     interaction_dropout: float = 0.5
     """Dropout on the output of the self-attention that follows the interaction encoder."""
     standardise: bool = False
-    """Motion is standardised inside by statistics kept with the weights (``motion_mean``, ``motion_scale``)."""
+    """Standardise motion internally, with statistics stored with the weights (``motion_mean``, ``motion_scale``)."""
 
     def __post_init__(self) -> None:
         if self.feature_dim < HEADS or self.feature_dim % HEADS:
@@ -42,7 +42,7 @@ class DualTalkConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> DualTalkConfig:
         """From plain values.
 
-        :raises UserError: on a name that is no field.
+        :raises UserError: on an unknown name.
         """
         unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
@@ -76,7 +76,7 @@ class JointEncoder(nn.Module):
 
 
 class TemporalEnhancer(nn.Module):
-    """The user's audio asks the user's motion; a bidirectional LSTM smooths the answer."""
+    """Cross-attention from the user's audio to the user's motion, then a bidirectional LSTM."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class InteractionModule(nn.Module):
         self.dropout = nn.Dropout(config.interaction_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, T, 2f]`` to the same."""
+        """``[B, T, 2f]`` to the same shape."""
         x = self.interaction_encoder(x)
         out: Tensor = self.dropout(self.self_attention(x, x, x, need_weights=False)[0])
         return out
@@ -149,11 +149,11 @@ class DualTalk(nn.Module):
     def _predict(self, agent_speech: Tensor, user_speech: Tensor, user_motion: Tensor) -> Tensor:
         """The agent's motion in the network's own (standardised) units."""
         motion = torch.nan_to_num((user_motion - self.motion_mean) / self.motion_scale)
-        agent, user, seen = self.joint_encoder(agent_speech, user_speech, motion)
-        frames = min(agent.shape[1], seen.shape[1])
-        heard = self.temporal_enhancer(user[:, :frames], seen[:, :frames])
+        agent, user, motion_features = self.joint_encoder(agent_speech, user_speech, motion)
+        frames = min(agent.shape[1], motion_features.shape[1])
+        user_context = self.temporal_enhancer(user[:, :frames], motion_features[:, :frames])
         predicted: Tensor = self.synthesis_module(
-            self.interaction_module(torch.cat((agent[:, :frames], heard), dim=-1))
+            self.interaction_module(torch.cat((agent[:, :frames], user_context), dim=-1))
         )
         return predicted
 
@@ -162,7 +162,7 @@ class DualTalk(nn.Module):
 
         :param agent_speech: ``[B, N]``, zero mean and unit variance over the clip.
         :param user_speech: ``[B, N]``, likewise.
-        :param user_motion: ``[B, T, 56]``; columns that are not tracked (NaN) count as the mean.
+        :param user_motion: ``[B, T, 56]``; untracked columns (NaN) count as the mean.
         """
         return self._predict(agent_speech, user_speech, user_motion) * self.motion_scale + self.motion_mean
 

@@ -1,11 +1,11 @@
-"""Baselines that do not listen: what any model must beat."""
+"""Baselines that do not listen; any model must beat them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.data.dualtalk import DualTalkFolder
+from timar_ros.data.dualtalk_folder import DualTalkFolder
 from timar_ros.motion import MOTION_SIZE
 
 Array = NDArray[np.float32]

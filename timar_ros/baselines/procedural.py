@@ -1,8 +1,8 @@
-"""Heads moved by rules alone, from loudness and chance: what a learned head must beat.
+"""Heads moved by rules alone, from loudness and chance; a learned head must beat them.
 
-:func:`procedural` is what somebody would write in an afternoon: a jaw that follows loudness, smooth noise for the head,
-beats on stressed syllables, a nod when the partner pauses. :func:`wobbler` shakes the head by three sines as loud as
-the voice is. Both are causal, need no weights and no torch.
+:func:`procedural` is a simple set of rules: a jaw that follows loudness, smooth noise for the head, beats on stressed
+syllables, a nod when the partner pauses. :func:`wobbler` shakes the head by three sines, scaled by the voice's
+loudness. Both are causal, need no weights and no torch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Floats = NDArray[Any]
 Motion = NDArray[np.float32]
 
 WIDEST_JAW = 0.17  # [rad]
-# Deviation of pitch, yaw and roll while speaking [rad], and how much of it is left while silent.
+# Deviation of pitch, yaw and roll while speaking [rad], and the share of it while silent.
 SIZE, SILENT = (0.077, 0.09, 0.048), 0.55
 # Rates [Hz] and weights of the smooth noise.
 NOISE = ((0.12, 1.0), (0.35, 0.6), (0.9, 0.3), (2.1, 0.12))
-# A nod comes so many frames after the partner falls silent, after so long a phrase, this often.
+# Nods: frames after the partner falls silent, least frames of the phrase, share of phrases, least frames apart.
 NOD_AFTER, NOD_PHRASE, NOD_SHARE, NOD_APART = 5, 15, 0.7, 25
 NOD_HEIGHT, NOD_RATE, NOD_FRAMES = 0.06, 2.1, 18
 # Frequencies [Hz] and amplitudes [rad] of the wobbler's pitch, yaw and roll.
@@ -34,7 +34,7 @@ def procedural(user: Floats, agent: Floats, frames: int, seed: int = 0, liveline
     """Motion ``[frames, 56]`` in TIMAR's order.
 
     :param user: the partner's speech at 16 kHz ``[n]``; ``agent``: its own, likewise.
-    :param liveliness: multiplies what the head does.
+    :param liveliness: factor on the head's movement.
     """
     rng = np.random.default_rng(seed)
     loud, talks, heard = _loudness(agent, frames), _speaks(agent, frames), _speaks(user, frames)
@@ -42,7 +42,7 @@ def procedural(user: Floats, agent: Floats, frames: int, seed: int = 0, liveline
     motion[:, JAW_OPENING] = _follow(WIDEST_JAW * loud**1.5, 0.75, 0.5) + 0.01 * talks
     head = sum(weight * _smooth_noise(frames, hertz, rng) for hertz, weight in NOISE)
     head = head * np.array(SIZE) * _follow(np.where(talks, 1.0, SILENT), 0.08, 0.08)[:, None]
-    # Louder than a moment ago: the head goes down with the beat.
+    # When the voice becomes louder, the head goes down with the beat.
     beat = _follow(loud, 0.35, 0.35) - _follow(loud, 0.06, 0.06)
     head += beat[:, None] * np.array((0.045, 0.0, 0.012))
     head[:, 0] += _nods(talks, heard, rng)
@@ -84,12 +84,12 @@ def _speaks(speech: Floats, frames: int) -> NDArray[np.bool_]:
 
 
 def _follow(target: Floats, rise: float, fall: float) -> Floats:
-    """First-order follower, by the share of the way that it goes in a frame upwards and downwards."""
-    made, state = np.empty(len(target)), 0.0
+    """First-order follower; ``rise`` and ``fall`` are the shares of the way per frame."""
+    filtered, state = np.empty(len(target)), 0.0
     for index, wanted in enumerate(target):
         state += (wanted - state) * (rise if wanted > state else fall)
-        made[index] = state
-    return made
+        filtered[index] = state
+    return filtered
 
 
 def _smooth_noise(frames: int, hertz: float, rng: np.random.Generator) -> Floats:

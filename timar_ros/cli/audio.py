@@ -1,4 +1,4 @@
-"""`timar audio`: which sound devices there are, and whether one works."""
+"""`timar audio`: lists sound devices, or tests one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("devices", help="list all devices")
     test = actions.add_parser("test", help="open a device: meter a microphone, or play a tone on a loudspeaker")
-    test.add_argument("--microphone", metavar="DEVICE", help="name or number; '' for the default")
-    test.add_argument("--speaker", metavar="DEVICE", help="name or number; '' for the default")
-    test.add_argument("--seconds", type=float, default=3.0, help="how long")
+    test.add_argument("--microphone", metavar="DEVICE", help="name or number, or 'default'")
+    test.add_argument("--speaker", metavar="DEVICE", help="name or number, or 'default'")
+    test.add_argument("--seconds", type=float, default=3.0, help="how long to listen or to play [s]")
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the chosen action."""
-    from timar_ros.live.devices import devices
+    from timar_ros.audio.devices import devices
 
     if args.action == "devices":
         from timar_ros.console import console, table
 
         found = devices()
         if not found:
-            raise UserError("PortAudio sees no sound device; check the sound server ('pactl info') or plug one in")
+            raise UserError("PortAudio finds no sound device; check the sound server ('pactl info') or plug one in")
         rows = [
             (
                 f"{d.index}: {d.name}",
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(table("Sound devices", ("device", "host API", "inputs", "outputs", "rate [Hz]", "default"), rows))
         return 0
     if args.microphone is None and args.speaker is None:
-        raise UserError("say which: --microphone DEVICE or --speaker DEVICE ('' for the default one)")
+        raise UserError("name the device: --microphone DEVICE or --speaker DEVICE (or 'default')")
     if args.seconds <= 0:
         raise UserError(f"--seconds must be positive, not {args.seconds:g}")
     if args.microphone is not None:
@@ -63,7 +63,7 @@ def _default(device: object) -> str:
 def _meter(name: str, seconds: float) -> None:
     import numpy as np
 
-    from timar_ros.live.capture import Microphone
+    from timar_ros.audio.input_device import Microphone
 
     microphone = Microphone(name, report=print)
     end = None
@@ -91,13 +91,13 @@ def _meter(name: str, seconds: float) -> None:
         f"{c.overflows} overflows, {c.lost_samples} samples lost"
     )
     if peak == 0.0:
-        print("it hears digital silence: muted, or the wrong device")
+        print("the microphone gives digital silence: it is muted, or it is the wrong device")
 
 
 def _tone(name: str, seconds: float) -> None:
     import numpy as np
 
-    from timar_ros.live.playback import Speaker, Timeline
+    from timar_ros.audio.output_device import Speaker, Timeline
 
     rate = MODEL_RATE
     timeline = Timeline(rate, seconds + 2.0)
@@ -106,9 +106,9 @@ def _tone(name: str, seconds: float) -> None:
     speaker = Speaker(timeline, name, report=print)
     try:
         if not speaker.ready.wait(10.0):
-            raise UserError(f"loudspeaker {name!r} opened but asked for no samples in 10 s; is it suspended?")
+            raise UserError(f"loudspeaker {name!r} opened but took no samples in 10 s; is it suspended?")
         timeline.add(time.time_ns() + 300_000_000, (samples * fade).astype(np.float32))
-        time.sleep(seconds + 0.6)  # the tone's own length: there is nothing to wait for but the air
+        time.sleep(seconds + 0.6)  # the tone's length: no event tells its end
     finally:
         speaker.close()
     c = speaker.counters

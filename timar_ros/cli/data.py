@@ -12,7 +12,7 @@ SUMMARY = "check, describe, corrupt and convert conversation data"
 
 @dataclass(frozen=True)
 class Action:
-    """A subcommand of `timar data`: its module is imported only when the command line names or lists it."""
+    """An action of `timar data`; its module is imported only when the command line names or lists the action."""
 
     summary: str
     module: str
@@ -21,23 +21,26 @@ class Action:
 
     def load(self, name: str) -> Callable[..., int]:
         """A function of the module."""
-        found: Callable[..., int] = getattr(importlib.import_module(self.module), name)
-        return found
+        function: Callable[..., int] = getattr(importlib.import_module(self.module), name)
+        return function
 
 
-# One line an action; modules import nothing heavy at their top.
+# One entry per action; the modules import nothing heavy at their top.
 ACTIONS = {
-    "check": Action("list every fault of a data set", "timar_ros.data.commands", "add_check", "run_check"),
-    "stats": Action("statistics of motion against speech", "timar_ros.data.commands", "add_stats", "run_stats"),
+    "check": Action("list every fault of a data set", "timar_ros.data.data_commands", "add_check", "run_check"),
+    "stats": Action("statistics of motion against speech", "timar_ros.data.data_commands", "add_stats", "run_stats"),
     "corrupt": Action(
-        "write a noisy copy, to measure robustness", "timar_ros.data.commands", "add_corrupt", "run_corrupt"
+        "write a noisy copy, to measure robustness", "timar_ros.data.data_commands", "add_corrupt", "run_corrupt"
     ),
     "from-bag": Action(
-        "recorded bags to a DualTalk folder", "timar_ros.data.bag_convert", "add_from_bag_arguments", "run_from_bag"
+        "convert recorded bags to a DualTalk folder",
+        "timar_ros.bags.bag_convert",
+        "add_from_bag_arguments",
+        "run_from_bag",
     ),
     "to-bag": Action(
-        "a conversation of a DualTalk folder to a bag",
-        "timar_ros.data.bag_convert",
+        "convert a conversation of a DualTalk folder to a bag",
+        "timar_ros.bags.bag_convert",
         "add_to_bag_arguments",
         "run_to_bag",
     ),
@@ -58,6 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the action."""
+    """Run the action."""
     action = ACTIONS[args.action]
     return action.load(action.run)(args)

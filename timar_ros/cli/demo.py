@@ -1,4 +1,4 @@
-"""`timar demo`: the whole graph on a recorded conversation, with the simulated head; a bag, motion and a report."""
+"""`timar demo`: runs the whole graph on a recorded conversation, with the simulated head; writes bag and report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timar_ros.options import add_flags, given
+from timar_ros.options import add_flags, flag_values
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from timar_ros.nodes.demo_results import Results
-    from timar_ros.nodes.graph import GraphOptions
-    from timar_ros.nodes.observer import Seen
+    from timar_ros.graph.demo_results import Results
+    from timar_ros.graph.description import GraphOptions
+    from timar_ros.graph.observer import ObservedRun
 
 SUMMARY = "run the whole ROS graph on the sample conversation (or your own) and write a bag and an HTML report"
 
@@ -30,25 +30,27 @@ OPTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    from timar_ros.nodes.graph import GraphOptions
+    from timar_ros.graph.description import GraphOptions
 
     add_flags(parser.add_argument_group("your own recording"), GraphOptions, OWN)
-    parser.add_argument("--out", metavar="FOLDER", default="out/demo", help="folder for the results")
+    parser.add_argument(
+        "--out", metavar="FOLDER", default="out/demo", help="folder for the bag, the motion and the report"
+    )
     add_flags(parser, GraphOptions, OPTIONS, defaults={"device": "cpu"})
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when all went well, 1 when a node died, a turn was dropped or a limit violated, 2 for what cannot be run."""
+    """Run the graph; 0 without faults, 1 for a dead node, dropped turn or violated limit, 2 for bad input."""
     from timar_ros.errors import require
 
     require("rclpy", "see docs/installation.md", "timar demo")
 
-    from timar_ros.nodes.demo_results import prepare
-    from timar_ros.nodes.playback import load_recording
-    from timar_ros.nodes.process import interruptible
-    from timar_ros.nodes.supervisor import NodeError
+    from timar_ros.graph.demo_results import prepare
+    from timar_ros.graph.supervisor import NodeError
+    from timar_ros.node_parts.playback import load_recording
     from timar_ros.retarget.profile import load_profile
+    from timar_ros.ros.node_process import interruptible
 
     options = _options(args)
     load_profile(options.robot)
@@ -56,23 +58,23 @@ def run(args: argparse.Namespace) -> int:
     seconds = load_recording(options.recording, options.user, options.agent, options.user_motion).seconds
     prepare(out)
     try:
-        with interruptible() as asked:
-            seen = _converse(options, out, seconds, asked.is_set)
-            if seen is None:
-                print("timar demo: interrupted; the nodes have been ended", file=sys.stderr)
+        with interruptible() as stop_requested:
+            observed = _converse(options, out, seconds, stop_requested.is_set)
+            if observed is None:
+                print("timar demo: interrupted; all nodes have ended", file=sys.stderr)
                 return 130
     except NodeError as error:
         print(f"timar demo: node {error}; the last lines of its log ({out}/logs) were", file=sys.stderr)
         print(*(f"  {line}" for line in error.tail), sep="\n", file=sys.stderr)
         return 2 if error.refused else 1
-    return _conclude(args, out, seconds, seen)
+    return _conclude(args, out, seconds, observed)
 
 
 def _options(args: argparse.Namespace) -> GraphOptions:
-    from timar_ros.nodes.graph import GraphOptions
+    from timar_ros.graph.description import GraphOptions
     from timar_ros.resources import share
 
-    options = given(args, GraphOptions)
+    options = flag_values(args, GraphOptions)
     if not (args.recording or args.user or args.agent):
         sample = {"recording": "conversation.flac", "user_motion": "conversation_user.npz"}
         options |= {name: str(share("samples", file)) for name, file in sample.items()}
@@ -82,10 +84,10 @@ def _options(args: argparse.Namespace) -> GraphOptions:
     )
 
 
-def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[], bool]) -> Seen | None:
-    """Run the graph to the end of the recording; None when told to stop."""
+def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[], bool]) -> ObservedRun | None:
+    """Run the graph to the end of the recording; None after a stop request."""
     from timar_ros.console import console, progress
-    from timar_ros.nodes.session import session
+    from timar_ros.graph.session import session
 
     with session(options, out / "logs") as graph:
         console.print(f"starting {len(graph.specs)} nodes on domain {os.environ['ROS_DOMAIN_ID']}")
@@ -94,30 +96,30 @@ def _converse(options: GraphOptions, out: Path, seconds: float, stop: Callable[[
             up = graph.supervisor.bring_up(stop=stop, on_progress=lambda _name, _done: bar.advance(task))
         if not up:
             return None
-        info = graph.observer.seen.info
+        info = graph.observer.observed.info
         if info is not None and not info.trained:
             console.print(
                 f"[bold red]UNTRAINED[/]: the model '{info.model}' has random weights, its motion means nothing"
             )
         with progress() as bar:
             task = bar.add_task("conversation [s]", total=round(seconds))
-            done = graph.run(lambda: bar.update(task, completed=int(graph.observer.seen.audio_seconds)), stop)
+            done = graph.run(lambda: bar.update(task, completed=int(graph.observer.observed.audio_seconds)), stop)
         if not done:
             return None
         graph.supervisor.bring_down()
         graph.supervisor.end()
         graph.supervisor.check_end()
-        return graph.observer.seen
+        return graph.observer.observed
 
 
-def _conclude(args: argparse.Namespace, out: Path, seconds: float, seen: Seen) -> int:
-    """Write the results, print the summary; the exit code."""
+def _conclude(args: argparse.Namespace, out: Path, seconds: float, observed: ObservedRun) -> int:
+    """Write the results, print the summary; returns the exit code."""
     from timar_ros.console import console
-    from timar_ros.nodes.demo_results import conclude
+    from timar_ros.graph.demo_results import conclude
 
-    results = conclude(out, seen, seconds, args.robot)
+    results = conclude(out, observed, seconds, args.robot)
     if not args.no_report:
-        from timar_ros.evaluation.report import write_report
+        from timar_ros.evaluation.report.conversation_report import write_report
 
         write_report(out, out / "report.html")
     console.print(_summary(results))
@@ -140,6 +142,7 @@ def _summary(results: Results) -> Table:
         ("model", results.model + ("" if results.trained else " (UNTRAINED)")),
         ("turns", results.turns),
         ("turns dropped", results.dropped),
+        *([("hops from a plan", results.from_plan)] if results.from_plan else []),
         ("samples lost", results.lost_samples),
         ("latency p50", f"{results.latency_p50 * 1e3:.1f} ms"),
         ("latency p95", f"{results.latency_p95 * 1e3:.1f} ms"),

@@ -1,4 +1,4 @@
-"""`timar generate`: the agent's motion for a recorded conversation, without ROS."""
+"""`timar generate`: computes the agent's motion for a recorded conversation, without ROS."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from timar_ros.motion import MOTION_RATE
-from timar_ros.options import add_flags, given, options_of
-from timar_ros.streaming.options import PipelineOptions
+from timar_ros.options import add_flags, flag_values, options_of
+from timar_ros.streaming.sampling_options import PipelineOptions
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
@@ -16,34 +16,41 @@ if TYPE_CHECKING:
 SUMMARY = "make the agent's motion for a recorded conversation (no ROS needed)"
 
 SAMPLING = [name for name in options_of(PipelineOptions) if name not in ("normalising", "playback_delay")]
-"""Options of every command that makes motion. A file's motion is not delayed."""
+"""Options of every command that samples motion. A file's motion has no playback delay."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     sound = parser.add_argument_group("the conversation")
-    sound.add_argument("--user", metavar="WAV", help="what the user (the robot's partner) says")
-    sound.add_argument("--agent", metavar="WAV", help="what the agent (the robot) says")
-    sound.add_argument("--conversation", metavar="WAV", help="both in one stereo file: left the user, right the agent")
+    sound.add_argument("--user", metavar="WAV", help="speech of the user (the robot's partner) (default: silence)")
+    sound.add_argument("--agent", metavar="WAV", help="speech of the agent (the robot) (default: silence)")
+    sound.add_argument("--conversation", metavar="WAV", help="both in one stereo file: user left, agent right")
     sound.add_argument(
-        "--user-motion", metavar="NPZ", help="the user's tracked head: exp [T,50], pose [T,6]; default: no tracker"
+        "--user-motion",
+        metavar="NPZ",
+        help="the user's tracked motion: exp [T, 50], pose [T, 6] (head, then jaw) (default: not tracked)",
     )
-    parser.add_argument("--out", metavar="NPZ", required=True, help="where the motion goes: exp, pose, rate, speaking")
+    parser.add_argument(
+        "--out",
+        metavar="NPZ",
+        required=True,
+        help="file to write: exp [T, 50], pose [T, 6] (head, then jaw), rate, speaking",
+    )
     add_sampling_arguments(parser)
     add_flags(parser, PipelineOptions, ["normalising"])
     parser.add_argument(
         "--speech-ahead",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="rolling: the agent's speech comes ahead of its time, as from a speech synthesizer (default: it does)",
+        help="rolling: the agent's speech comes ahead of its time, as from a speech synthesizer (default: on)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, *, from_bag: bool = False) -> None:
-    """Declare which model and how it samples: what every command that makes motion takes.
+    """Declare the model and sampling arguments of every command that samples motion.
 
-    :param from_bag: whether what is not given comes from a bag; it is None then.
+    :param from_bag: whether the bag supplies the defaults; the arguments' own default is then None.
     """
     model = parser.add_argument_group("the model")
     model.add_argument(
@@ -51,6 +58,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, from_bag: bool = 
         metavar="NAME_OR_PATH",
         help="a folder, .safetensors, the authors' .pth, a shipped model's name, or random-mini (default: timar-mini)",
     )
+    model.add_argument("--speech", metavar="FOLDER", help="speech encoder, if the model names none (the authors' .pth)")
     place = {"device": "cpu", "dtype": "float32"} if not from_bag else {"device": None, "dtype": None}
     model.add_argument("--device", default=place["device"], help="cpu, cuda, cuda:N or auto")
     model.add_argument("--dtype", default=place["dtype"], help="float32, bfloat16, float16, int8 or auto")
@@ -72,29 +80,38 @@ def _threads(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand; the exit code."""
-    from timar_ros.console import console, progress
-    from timar_ros.data.audio import load_audio, load_conversation
-    from timar_ros.data.motion import load_motion, write_motion
+    """Run the subcommand; returns the exit code."""
+    from timar_ros.console import console, progress, stderr
+    from timar_ros.data.audio_files import load_audio, load_conversation
+    from timar_ros.data.motion_files import load_motion, write_motion
     from timar_ros.errors import UserError
     from timar_ros.streaming.offline import generate, resolve_model, speaking_frames
+    from timar_ros.streaming.sound_intake import MIX
 
     if args.conversation and (args.user or args.agent):
         raise UserError("give either --conversation or --user and --agent, not both")
-    if not args.conversation and not (args.user and args.agent):
-        raise UserError("give --user and --agent, or a stereo file with --conversation")
+    if not (args.conversation or args.user or args.agent):
+        raise UserError("no audio: give --user, --agent or both, or a stereo file with --conversation")
     if not str(args.out).lower().endswith(".npz"):
         raise UserError(f"--out {args.out}: the name must end in .npz")
-    options = PipelineOptions(**given(args, PipelineOptions))
+    options = PipelineOptions(**flag_values(args, PipelineOptions))
+    if args.channel != MIX and not args.user:
+        raise UserError("--channel chooses a channel of --user's file: give that")
     if args.conversation:
         user, agent, user_rate = load_conversation(args.conversation)
         agent_rate = user_rate
     else:
-        (user, user_rate), (agent, agent_rate) = load_audio(args.user), load_audio(args.agent)
+        # A speaker without a file is silent.
+        user, user_rate = load_audio(args.user or args.agent, args.channel)
+        agent, agent_rate = load_audio(args.agent or args.user)
+        user, agent = user * bool(args.user), agent * bool(args.agent)
     motion, motion_rate = load_motion(args.user_motion) if args.user_motion else (None, MOTION_RATE)
-    model = resolve_model(args.model, device=args.device, dtype=args.dtype, threads=args.threads)
+    model = resolve_model(args.model, device=args.device, dtype=args.dtype, threads=args.threads, speech=args.speech)
     announce(model)
-    began = time.perf_counter()
+    for role, file in (("user", args.user), ("agent", args.agent)):
+        if not (file or args.conversation):
+            stderr.print(f"no --{role}: the {role} is silent")
+    started = time.perf_counter()
     with progress() as bar:
         task = bar.add_task("turns", total=None, visible=not args.quiet)
         frames = generate(
@@ -109,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             motion_rate=motion_rate,
             speech_ahead=args.speech_ahead,
         )
-    took = time.perf_counter() - began
+    took = time.perf_counter() - started
     write_motion(args.out, frames, speaking=speaking_frames(agent, agent_rate, len(frames)))
     seconds = len(frames) / MOTION_RATE
     console.print(
@@ -121,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def announce(model: Timar) -> None:
-    """Say loudly when the model was never trained."""
+    """Print a clear warning when the model is untrained."""
     from timar_ros.console import stderr
 
     if not model.trained:

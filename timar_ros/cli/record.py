@@ -1,4 +1,4 @@
-"""`timar record`: write a running graph into a bag until Ctrl-C."""
+"""`timar record`: records a running graph into a bag until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from timar_ros.data.bag_recorder import RecordingSummary
+    from timar_ros.bags.bag_recorder import RecordingSummary
 
 SUMMARY = "record all topics of the running graph into a bag (MCAP), until Ctrl-C"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
+    from timar_ros.graph.description import NOT_RECORDED
+
     parser.add_argument("out", metavar="OUT", help="folder of the bag; it must not exist yet")
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", default=[], help="record only these (default: all)")
-    parser.add_argument(
-        "--exclude", nargs="*", metavar="TOPIC", default=["/rosout", "/parameter_events"], help="leave these out"
-    )
+    parser.add_argument("--exclude", nargs="*", metavar="TOPIC", default=list(NOT_RECORDED), help="topics to leave out")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="kind of bag")
     parser.add_argument("--compress", action="store_true", help="compress with zstd")
-    parser.add_argument("--cache", type=int, default=100, metavar="MB", help="memory that may wait for the disk")
-    parser.add_argument("--qos", metavar="YAML", default="", help="QoS by topic, as `ros2 bag` takes it")
+    parser.add_argument(
+        "--cache", type=int, default=100, metavar="MB", help="memory for messages that wait for the disk"
+    )
+    parser.add_argument("--qos", metavar="YAML", default="", help="YAML file of QoS by topic, as for `ros2 bag`")
     parser.add_argument("--namespace", default="", help="namespace of the graph's relative topics")
-    parser.add_argument("--duration", type=float, metavar="S", help="end after so many seconds (default: until Ctrl-C)")
-    parser.add_argument("--use-sim-time", action="store_true", help="stamp messages by /clock")
+    parser.add_argument("--duration", type=float, metavar="S", help="length of the recording (default: until Ctrl-C)")
+    parser.add_argument("--use-sim-time", action="store_true", help="use the time of /clock")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the recorder node in this process; Ctrl-C ends it in order and prints what was recorded and lost."""
+    """Run the recorder node in this process until Ctrl-C; then print recorded and lost messages."""
     from timar_ros.errors import require
 
     require("rclpy", "see docs/installation.md", "timar record")
@@ -43,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     from timar_ros.console import console, table
     from timar_ros.errors import UserError
-    from timar_ros.nodes.process import interruptible
     from timar_ros.nodes.recorder import Recorder, describe
+    from timar_ros.ros.node_process import interruptible
 
     with interruptible() as stop:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                 "qos_profiles": args.qos,
                 "use_sim_time": args.use_sim_time,
             }
-            # Not `recorder`: a launch that brings up its own would ask both for transitions.
+            # Not `recorder`: a launch with its own recorder would send both nodes its transitions.
             node = Recorder(
                 "timar_record",
                 namespace=args.namespace,
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             executor = SingleThreadedExecutor()
             executor.add_node(node)
             try:
-                # What goes wrong here is said once, by the exception below.
+                # The exception below reports faults once.
                 node.get_logger().set_level(LoggingSeverity.FATAL)
                 node.trigger_configure()
                 if node.fault is None:
@@ -98,6 +100,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lost(summary: RecordingSummary, topic: str) -> str:
-    """What a topic lacks, in words."""
+    """A topic's losses, in words."""
     kinds = (("samples", summary.lost_samples), ("turns", summary.lost_turns), ("messages", summary.lost_messages))
     return ", ".join(f"{by_topic[topic]} {unit}" for unit, by_topic in kinds if topic in by_topic)

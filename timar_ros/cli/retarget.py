@@ -1,4 +1,4 @@
-"""`timar retarget`: a motion file to a table of joint commands within a robot's limits."""
+"""`timar retarget`: converts a motion file to a table of joint commands within a robot's limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from timar_ros.motion import MOTION_RATE
 
-SUMMARY = "Turn head motion into a robot's joint commands, within its limits"
+SUMMARY = "convert head motion to a robot's joint commands, within its limits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from timar_ros.console import console
-    from timar_ros.data.motion import read_motion
+    from timar_ros.data.motion_files import read_motion
     from timar_ros.errors import UserError
     from timar_ros.retarget import RetargetOptions, load_profile, retarget_motion, write_joints_csv
 
@@ -54,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
     lost = np.degrees(motion.lost_angle)
     console.print(
         f"{profile.title}: {len(motion)} rows at {args.rate:g} Hz for {', '.join(profile.names)} -> {out}; "
-        f"angle that this neck cannot turn: median {np.median(lost):.1f} deg, largest {lost.max():.1f} deg"
+        f"unreachable angle of this neck: median {np.median(lost):.1f} deg, largest {lost.max():.1f} deg"
     )
     return 0

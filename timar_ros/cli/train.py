@@ -1,25 +1,25 @@
-"""`timar train`: train a model by a configuration file."""
+"""`timar train`: trains a model by a configuration file."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from timar_ros.training.config import TrainConfig
+    from timar_ros.training.run_config import TrainConfig
 
-SUMMARY = (
-    "Train TIMAR, an ablation of it or the DualTalk baseline (many processes under accelerate launch or torchrun)."
-)
+SUMMARY = "train TIMAR, an ablation of it or the DualTalk baseline; several processes by accelerate launch or torchrun"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `timar train`."""
-    parser.add_argument("config", metavar="CONFIG.yaml", help="the run, such as config/train/timar_mini.yaml")
+    parser.add_argument("config", metavar="CONFIG.yaml", help="recipe of the run, such as config/train/timar_mini.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the run folder's newest checkpoint")
     parser.add_argument("--folder", help="write the run here instead of the configuration's run.folder")
     parser.add_argument("--data", help="train on this folder instead of the configuration's data.path")
-    parser.add_argument("--steps", type=int, help="end after this many steps instead of the configuration's")
+    parser.add_argument("--steps", type=int, metavar="N", help="number of steps, instead of the recipe's")
     parser.add_argument(
         "--set",
         action="append",
@@ -27,23 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one value of the configuration, such as --set optimiser.batch_size=4 (may be repeated)",
     )
-    parser.add_argument("--skip-broken", action="store_true", help="leave broken conversations out instead of refusing")
     parser.add_argument(
-        "--export", metavar="DIR", help="at the end write the model there, in half precision, with the log"
+        "--skip-broken", action="store_true", help="leave out broken conversations; else they are an error"
+    )
+    parser.add_argument(
+        "--export", metavar="DIR", help="folder to write the final model to, in half precision, with the log"
     )
     parser.add_argument("--threads", type=int, help="CPU threads of each process (default: PyTorch's choice)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the data, train with a progress display, say where the model lies."""
+    """Check the data, train with a progress display, print the model's folder."""
     import logging
 
     import torch
 
-    from timar_ros.console import progress, stderr
+    from timar_ros.console import progress, staged, stderr
     from timar_ros.errors import UserError
-    from timar_ros.training.config import load_config
     from timar_ros.training.export import export_model
+    from timar_ros.training.run_config import load_config
     from timar_ros.training.trainer import Trainer
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -51,8 +53,10 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     config = _overridden(load_config(args.config, args.set), args)
-    skip = _broken(config)
-    trainer = Trainer(config, resume=args.resume, skip=skip)
+    with progress() as bar:
+        report_stage = staged(bar)
+        skip = _broken(config, functools.partial(report_stage, "checking the data"))
+        trainer = Trainer(config, args.resume, skip, functools.partial(report_stage, "speech encoder, steps"))
     main = trainer.accelerator.is_main_process
     done = trainer.step >= trainer.total
     if done and not args.export:
@@ -72,18 +76,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _broken(config: TrainConfig) -> frozenset[str]:
-    """Broken conversations of the training split, to leave out; said aloud.
+def _broken(config: TrainConfig, progress: Callable[[int, int], None]) -> frozenset[str]:
+    """Broken conversations to leave out; prints them.
 
-    :raises UserError: there are some, and they are not to be skipped.
+    :raises UserError: when there are broken conversations, and the run must not skip them.
     """
     from timar_ros.console import stderr
-    from timar_ros.data.check import check_folder
+    from timar_ros.data.data_check import check_folder
     from timar_ros.errors import UserError
 
     data = config.data
     splits = list(dict.fromkeys(split for split in (data.split, data.validation_split) if split))
-    report = check_folder(data.path, splits)
+    report = check_folder(data.path, splits, progress)
     names = frozenset().union(*(report.broken(split) for split in splits))
     if names and not data.skip_broken:
         raise UserError(
@@ -96,7 +100,7 @@ def _broken(config: TrainConfig) -> frozenset[str]:
 
 
 def _overridden(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
-    """The configuration with what the command line changes."""
+    """The configuration with the command line's changes."""
     from dataclasses import replace
 
     if args.folder:

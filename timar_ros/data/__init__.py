@@ -1,1 +1,1 @@
-"""Recordings, motion files and data sets on disk. Nothing here needs ROS."""
+"""Audio files, motion files and data sets on disk. Nothing here needs ROS."""

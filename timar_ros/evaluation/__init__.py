@@ -1,1 +1,1 @@
-"""How good the motion is: metrics, comparison of runs, what a bag tells of a live run, reports."""
+"""Quality of motion: metrics, comparison of runs, evaluation of recorded live runs, reports."""

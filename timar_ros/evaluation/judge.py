@@ -1,7 +1,7 @@
-"""`timar evaluate --believable`: models and baselines before the bars of :mod:`timar_ros.evaluation.believable`.
+"""`timar evaluate --believable`: compares models and baselines with the bars of `metrics/believable.py`.
 
 Conversations are of two sorts: a data set's, with the agent's true motion, and real voices, which have none. Baselines
-(:mod:`timar_ros.baselines.procedural`) stand beside every model. Of each set the people themselves have a column.
+(:mod:`timar_ros.baselines.procedural`) are judged with every model. A set with tracked people has a column for them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timar_ros.baselines.procedural import procedural, wobbler
-from timar_ros.data.audio import read_audio
-from timar_ros.data.dualtalk import DualTalkFolder, load_motion
-from timar_ros.data.files import atomic_path
+from timar_ros.data.audio_files import read_audio
+from timar_ros.data.dualtalk_folder import DualTalkFolder, load_motion
 from timar_ros.errors import UserError
-from timar_ros.evaluation import believable as told
-from timar_ros.evaluation.believable import BARS, Bar, Nods, Talk
-from timar_ros.evaluation.conduct import Floats, seam_ratio
+from timar_ros.evaluation.metrics import believable
+from timar_ros.evaluation.metrics.believable import BARS, Bar, Nods, Talk
+from timar_ros.evaluation.metrics.conversation_signals import Floats, seam_ratio
 from timar_ros.evaluation.sounds import in_noise, music, song
+from timar_ros.files import atomic_path
 from timar_ros.motion import HEAD, JAW_OPENING, MODEL_RATE, MOTION_RATE
-from timar_ros.streaming.options import LIVELINESS, PipelineOptions
 from timar_ros.streaming.pipeline import Stages
+from timar_ros.streaming.sampling_options import LIVELINESS, PipelineOptions
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
@@ -38,12 +38,12 @@ Motion = NDArray[np.float32]
 Column = dict[str, float]
 Report = Callable[[str, int, int], None]
 
-# Seconds of a person's own motion that tell how lively a head is to be.
+# Seconds of a person's own motion from which to take a head's liveliness.
 EXAMPLE = 10
 SOUND_SECONDS = 20.0
-# A voice that speaks for less says nothing of lips [frames].
+# Least speech for figures about lips [frames].
 LEAST_SPEECH = round(4 * MOTION_RATE)
-# What is measured on a part of the conversations: the dial, noise.
+# Number of conversations for slow figures: the dial, noise.
 PART = 8
 COST_BARS = (
     Bar("turn_ms", "a turn on one core (ms of CPU)", high=40.0, digits=1),
@@ -53,7 +53,7 @@ COST_BARS = (
 
 @dataclass(frozen=True)
 class Order:
-    """Motion that is wanted: of a conversation, with a seed, of a liveliness."""
+    """A request for motion: for a conversation, with a seed and a liveliness."""
 
     talk: Talk
     seed: int = 0
@@ -65,10 +65,10 @@ class Maker(Protocol):
 
     label: str
     dial: float | None
-    """One deviation of people's liveliness, as a logarithm; None: it has no dial."""
+    """One deviation of people's liveliness, as a logarithm; None: no dial."""
 
     def make(self, orders: Sequence[Order]) -> list[Motion]:
-        """Motion ``[T, 56]`` for each."""
+        """Motion ``[T, 56]`` for each order."""
         ...
 
     def like(self, talk: Talk, deviation: float) -> float:
@@ -76,7 +76,7 @@ class Maker(Protocol):
         ...
 
     def cost(self) -> Column:
-        """Milliseconds a turn and megabytes, as far as they mean something."""
+        """Milliseconds per turn and megabytes, where they apply."""
         ...
 
 
@@ -92,16 +92,16 @@ class Ruled:
         return [self._rule(o.talk.user, o.talk.agent, o.talk.frames, _own(o), o.liveliness) for o in orders]
 
     def like(self, talk: Talk, deviation: float) -> float:
-        """By its own size in this conversation."""
-        return float(deviation / max(told.head_sd(self.make([Order(talk)])[0]), 1e-6))
+        """The liveliness relative to the rule's own motion in this conversation."""
+        return float(deviation / max(believable.head_sd(self.make([Order(talk)])[0]), 1e-6))
 
     def cost(self) -> Column:
-        """Nothing that counts."""
+        """No figures: the cost is negligible."""
         return {}
 
 
 class Model:
-    """A TIMAR model as it runs live: running normaliser, joined seams, turn by turn; conversations side by side."""
+    """A TIMAR model as it runs live: running normaliser, joined seams, turn by turn; several conversations at once."""
 
     BATCH = 16
 
@@ -111,14 +111,14 @@ class Model:
         self.dial = float(model.joint_style[1]) if self.joint else None
 
     def make(self, orders: Sequence[Order]) -> list[Motion]:
-        """Motion for each order, some at a time."""
-        made: list[Motion] = []
+        """Motion for each order, several at a time."""
+        motions: list[Motion] = []
         for first in range(0, len(orders), self.BATCH):
-            made += self._together(orders[first : first + self.BATCH])
-        return made
+            motions += self._together(orders[first : first + self.BATCH])
+        return motions
 
     def like(self, talk: Talk, deviation: float) -> float:  # noqa: ARG002 - a model knows its people's average
-        """By the average of the people that it learned from."""
+        """The liveliness relative to the average of the training people."""
         if not self.joint:
             return 1.0
         return float(np.clip(deviation / np.exp(float(self.model.joint_style[0])), *LIVELINESS))
@@ -134,10 +134,10 @@ class Model:
             seed=[_own(order) for order in orders],
         )
         stages = [Stages(self.options, seconds) for _ in orders]
-        made: list[list[Motion]] = [[] for _ in orders]
+        motions: list[list[Motion]] = [[] for _ in orders]
         for turns in zip_longest(*(self._turns(order.talk) for order in orders)):
             heard = [None if t is None else stage.before(t) for t, stage in zip(turns, stages, strict=True)]
-            given = [
+            inputs = [
                 None
                 if h is None
                 else TurnData(
@@ -145,14 +145,14 @@ class Model:
                 )
                 for h, order in zip(heard, orders, strict=True)
             ]
-            for row, motion in enumerate(batch.step(given)):
+            for row, motion in enumerate(batch.step(inputs)):
                 if motion is not None and (ready := heard[row]) is not None:
                     broken = stages[row].broken_turns
                     frames = stages[row].after(ready, motion, 0.0).frames
-                    # A turn that is not finite is repaired live; here it is to be seen.
-                    made[row].append(frames if stages[row].broken_turns == broken else np.full_like(frames, np.nan))
+                    # The live node repairs a turn that is not finite; here it must stay visible.
+                    motions[row].append(frames if stages[row].broken_turns == broken else np.full_like(frames, np.nan))
             batch.prepare()
-        return [np.concatenate(m)[: o.talk.frames] for m, o in zip(made, orders, strict=True)]
+        return [np.concatenate(m)[: o.talk.frames] for m, o in zip(motions, orders, strict=True)]
 
     def _turns(self, talk: Talk) -> Iterator[Any]:
         from timar_ros.streaming.offline import turns_of
@@ -162,7 +162,7 @@ class Model:
         return turns_of(pipeline, talk.user[: talk.frames * 640], talk.agent[: talk.frames * 640], talk.user_motion)
 
     def cost(self) -> Column:
-        """Time of the processor for a turn of one conversation, median; the file's size."""
+        """Median CPU time for a turn of one conversation; the file's size."""
         import torch
 
         from timar_ros.streaming.conversation import Conversation
@@ -174,9 +174,9 @@ class Model:
             rng, took = np.random.default_rng(0), []
             for _ in range(30):
                 user, agent = rng.standard_normal((2, self.model.config.turn_samples), dtype=np.float32)
-                began = time.process_time()
+                started = time.process_time()
                 talk.step(user, agent, None)
-                took.append(time.process_time() - began)
+                took.append(time.process_time() - started)
                 talk.prepare()
         finally:
             torch.set_num_threads(threads)
@@ -186,12 +186,12 @@ class Model:
 
 
 def baselines() -> list[Maker]:
-    """What stands beside every model."""
+    """Rule-based heads that are judged with every model."""
     return [Ruled("procedural", procedural), Ruled("wobbler", wobbler)]
 
 
 def judge(maker: Maker, talks: Sequence[Talk], seeds: int = 2, report: Report | None = None) -> Column:
-    """The figures of a maker on a set of conversations; NaN or missing where the set or the maker has none."""
+    """A maker's figures on a set of conversations; NaN or missing where they do not apply."""
     report = report or (lambda *_: None)
     stages, done = 5, 0
 
@@ -200,9 +200,9 @@ def judge(maker: Maker, talks: Sequence[Talk], seeds: int = 2, report: Report | 
         done += 1
         report(maker.label, done, stages)
 
-    made = [maker.make([Order(talk, seed) for talk in talks]) for seed in range(seeds)]
+    motions = [maker.make([Order(talk, seed) for talk in talks]) for seed in range(seeds)]
     step()
-    column = measure(talks, made)
+    column = measure(talks, motions)
     part = _spread([talk for talk in talks if _spoken(talk) >= LEAST_SPEECH], PART)
     if maker.dial is not None:
         column |= _dial(maker, part)
@@ -212,7 +212,9 @@ def judge(maker: Maker, talks: Sequence[Talk], seeds: int = 2, report: Report | 
         column["adapts"] = _adapts(maker, with_truth)
     step()
     noisy = [replace(talk, agent=in_noise(talk.agent)) for talk in part]
-    heard = [told.lips(talk.agent, m) for talk, m in zip(part, maker.make([Order(t) for t in noisy]), strict=True)]
+    heard = [
+        believable.lips(talk.agent, m) for talk, m in zip(part, maker.make([Order(t) for t in noisy]), strict=True)
+    ]
     column["noise_lips"] = _mean(heard)
     step()
     sounds = {"music_jaw": music(SOUND_SECONDS), "song_jaw": song(SOUND_SECONDS)}
@@ -231,8 +233,8 @@ def people(talks: Sequence[Talk]) -> Column:
     return measure(real, [[np.asarray(talk.truth) for talk in talks if talk.truth is not None]])
 
 
-def measure(talks: Sequence[Talk], made: Sequence[Sequence[Floats]]) -> Column:
-    """Figures that a set's motion gives by itself: ``made[seed][conversation]``."""
+def measure(talks: Sequence[Talk], motions: Sequence[Sequence[Floats]]) -> Column:
+    """Figures of a set's motion alone: ``made[seed][conversation]``."""
     rows: dict[str, list[float]] = {}
     offsets: list[list[float]] = []
     counted, shapes = Nods(), []
@@ -243,34 +245,36 @@ def measure(talks: Sequence[Talk], made: Sequence[Sequence[Floats]]) -> Column:
             rows.setdefault(name, []).append(value)
 
     for index, talk in enumerate(talks):
-        every = [np.asarray(seed[index]) for seed in made]
+        every = [np.asarray(seed[index]) for seed in motions]
         bad += sum(int((~np.isfinite(motion)).any(1).sum()) for motion in every)
         every = [np.nan_to_num(motion) for motion in every]
         count = len(every[0])
-        talks_now, heard = (flags[:count] for flags in told.activity(talk, count))
+        talks_now, heard = (flags[:count] for flags in believable.activity(talk, count))
         speaks = talks_now.sum() >= LEAST_SPEECH
         own_offsets = []
         for motion in every:
             motion = motion[: len(talks_now)]
             if speaks:
-                own_offsets.append(told.offset(talk.agent, motion))
-                follows, ratio = told.with_loudness(talk.agent, talks_now, motion)
+                own_offsets.append(believable.offset(talk.agent, motion))
+                follows, ratio = believable.with_loudness(talk.agent, talks_now, motion)
                 note(
-                    lips=told.lips(talk.agent, motion),
-                    shut=told.shut(talks_now, motion),
+                    lips=believable.lips(talk.agent, motion),
+                    shut=believable.shut(talks_now, motion),
                     own_loudness=follows,
                     talking=ratio,
                 )
-            cv, slow = told.speed_spread(motion)
-            note(speed_cv=cv, slow=slow, seam=seam_ratio(motion[:, HEAD], 25), head_sd=told.head_sd(motion))
-            counted += told.visible_nods(motion, talks_now, heard)
+            cv, slow = believable.speed_spread(motion)
+            note(speed_cv=cv, slow=slow, seam=seam_ratio(motion[:, HEAD], 25), head_sd=believable.head_sd(motion))
+            counted += believable.visible_nods(motion, talks_now, heard)
             if talk.truth is not None:
-                note(**told.distances(motion, talk.truth))
-                shapes.append((told.band_power(motion), told.band_power(np.asarray(talk.truth)[: len(motion)])))
+                note(**believable.distances(motion, talk.truth))
+                shapes.append(
+                    (believable.band_power(motion), believable.band_power(np.asarray(talk.truth)[: len(motion)]))
+                )
         if own_offsets:
             offsets.append(own_offsets)
         for first, second in pairwise(every):
-            x, y, z = (float(r) for r in told.seed_correlation(first, second))
+            x, y, z = (float(r) for r in believable.seed_correlation(first, second))
             note(seeds_x=x, seeds_y=y, seeds_z=z)
     column = {name: _mean(values) for name, values in rows.items()}
     each = [mean for own in offsets if np.isfinite(mean := _mean(own))]
@@ -278,20 +282,20 @@ def measure(talks: Sequence[Talk], made: Sequence[Sequence[Floats]]) -> Column:
         column |= {"lip_offset_low": min(each), "lip_offset": _mean(each)}
         column["lip_offset_high"] = max(each)
     if shapes:
-        # Everybody counts alike, however lively.
+        # Every person has the same weight, at any liveliness.
         ours, theirs = (np.mean([p[side] / max(p[side].sum(), 1e-12) for p in shapes], axis=0) for side in (0, 1))
-        column["shape"] = told.shape_error(ours, theirs)
+        column["shape"] = believable.shape_error(ours, theirs)
     column |= {"nods_after": counted.after, "nods_elsewhere": counted.elsewhere, "phrases": float(counted.ends)}
     column |= {"nods_more": counted.after - counted.elsewhere, "broken": float(bad)}
     return column
 
 
 def _dial(maker: Maker, talks: Sequence[Talk]) -> Column:
-    """Deviations at one deviation of liveliness below and above the average, and whether they rise throughout."""
+    """The head's deviation at one deviation of liveliness below and above the average, and whether it always rises."""
     assert maker.dial is not None
     settings = [float(np.clip(np.exp(level * maker.dial), 0.3, 2.0)) for level in (-1, 0, 1)]
-    made = [[told.head_sd(m) for m in maker.make([Order(t, 0, each) for t in talks])] for each in settings]
-    low, middle, high = np.array(made)
+    spreads = [[believable.head_sd(m) for m in maker.make([Order(t, 0, each) for t in talks])] for each in settings]
+    low, middle, high = np.array(spreads)
     return {
         "dial": float(np.exp(np.log(high / low).mean())),
         "dial_monotone": float(((low < middle) & (middle < high)).mean()),
@@ -299,17 +303,17 @@ def _dial(maker: Maker, talks: Sequence[Talk]) -> Column:
 
 
 def _adapts(maker: Maker, talks: Sequence[Talk]) -> float:
-    """Correlation over people of the logarithms of deviations after ten seconds of example, made and true."""
+    """Correlation over people of the logarithms of generated and true deviations, after ten seconds of example."""
     first = round(EXAMPLE * MOTION_RATE)
     truths = [np.asarray(talk.truth) for talk in talks]
-    orders = [Order(t, 0, maker.like(t, told.head_sd(r[:first]))) for t, r in zip(talks, truths, strict=True)]
-    made = np.log([told.head_sd(motion[first:]) for motion in maker.make(orders)])
-    real = np.log([told.head_sd(truth[first:]) for truth in truths])
-    return float(np.corrcoef(made, real)[0, 1]) if made.std() > 1e-9 else float("nan")
+    orders = [Order(t, 0, maker.like(t, believable.head_sd(r[:first]))) for t, r in zip(talks, truths, strict=True)]
+    spread = np.log([believable.head_sd(motion[first:]) for motion in maker.make(orders)])
+    real = np.log([believable.head_sd(truth[first:]) for truth in truths])
+    return float(np.corrcoef(spread, real)[0, 1]) if spread.std() > 1e-9 else float("nan")
 
 
 def _spoken(talk: Talk) -> int:
-    return int(told.activity(talk, talk.frames)[0].sum())
+    return int(believable.activity(talk, talk.frames)[0].sum())
 
 
 def _spread(talks: Sequence[Talk], most: int) -> list[Talk]:
@@ -323,7 +327,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _own(order: Order) -> int:
-    """A seed of the conversation's own, so that chance averages out over a set."""
+    """A seed for this conversation alone, so that chance averages out over a set."""
     return order.seed * 1000 + sum(map(ord, order.talk.name)) % 1000
 
 
@@ -331,7 +335,7 @@ def _own(order: Order) -> int:
 
 
 def data_talks(data: str | Path, split: str, limit: int | None) -> list[Talk]:
-    """Both roles of a data set's conversations; of many, some evenly chosen."""
+    """Both roles of a data set's conversations; with ``limit``, evenly chosen ones."""
     folder = DualTalkFolder(data, split, normalise=False)
     clips = folder.clips(None)
     if limit is not None and limit < len(clips):
@@ -348,16 +352,16 @@ def data_talks(data: str | Path, split: str, limit: int | None) -> list[Talk]:
 def real_talks(clips: Sequence[str], recordings: Sequence[str]) -> list[Talk]:
     """Real voices: conversations ``DIR/X`` (X_speaker1|2.wav; X_speaker1|2.npz where tracked), and single recordings.
 
-    A conversation is had in both roles, a recording once as the agent's own voice and once as the partner's. Tracked
-    motion of a clip is given to the model as the user's, and is no truth to measure against: one person is no set.
+    A conversation is used in both roles, a recording once as the agent's own voice and once as the partner's. The model
+    gets a clip's tracked motion as the user's; the motion is not used as truth: one person is no set.
     """
     talks = []
     for stem in clips:
         voices = [read_audio(f"{stem}_speaker{speaker}.wav") for speaker in (1, 2)]
-        seen = [load_motion(path) if (path := Path(f"{stem}_speaker{s}.npz")).exists() else None for s in (1, 2)]
+        tracked = [load_motion(path) if (path := Path(f"{stem}_speaker{s}.npz")).exists() else None for s in (1, 2)]
         for agent in (0, 1):
             name = f"{Path(stem).name}_{agent + 1}"
-            talks.append(Talk(name, voices[1 - agent], voices[agent], seen[1 - agent], seen[agent]))
+            talks.append(Talk(name, voices[1 - agent], voices[agent], tracked[1 - agent], tracked[agent]))
     for file in recordings:
         voice = read_audio(file)
         if len(voice) < 4 * MODEL_RATE:
@@ -371,9 +375,9 @@ def real_talks(clips: Sequence[str], recordings: Sequence[str]) -> list[Talk]:
 
 
 def run_judge(args: argparse.Namespace, report: Report | None = None) -> dict[str, dict[str, Column]]:
-    """Every set's columns by label; written as JSON and Markdown where asked.
+    """Every set's columns by label; also written as JSON and Markdown if the command names a file.
 
-    :raises UserError: nothing to judge, or unreadable.
+    :raises UserError: nothing to judge, or unreadable input.
     """
     from timar_ros.streaming.offline import resolve_model
 
@@ -389,7 +393,7 @@ def run_judge(args: argparse.Namespace, report: Report | None = None) -> dict[st
     for name in args.model or []:
         kept = ("seed", "guidance", "temperature", "sampling_steps", "head_crossover")
         options = PipelineOptions(**{option: getattr(args, option) for option in kept})
-        label = name if args.guidance == 1.0 else f"{name} guidance {args.guidance:g}"
+        label = name if args.guidance is None else f"{name} guidance {args.guidance:g}"
         makers.append(Model(label, resolve_model(name, device=args.device, dtype=args.dtype, threads=1), options))
     makers += baselines()
     found: dict[str, dict[str, Column]] = {}
@@ -408,12 +412,12 @@ def run_judge(args: argparse.Namespace, report: Report | None = None) -> dict[st
 
 
 def lines(columns: dict[str, Column]) -> list[list[str]]:
-    """The table's rows: what, the bar, and each column's figure, starred where it misses the bar."""
+    """The table's rows: the figure's name, the bar, and each column's value, starred where it misses the bar."""
     rows = []
     for bar in (*BARS, *COST_BARS):
         values = [column.get(bar.key, float("nan")) for column in columns.values()]
         if any(np.isfinite(values)):
-            rows.append([bar.title, bar.asked, *(_printed(bar, value) for value in values)])
+            rows.append([bar.title, bar.text, *(_printed(bar, value) for value in values)])
     return rows
 
 
@@ -439,7 +443,7 @@ def _printed(bar: Bar, value: float) -> str:
 
 
 def _plain(found: dict[str, dict[str, Column]]) -> dict[str, Any]:
-    """Without what is not finite, which JSON has no word for."""
+    """The columns without values that are not finite, which JSON cannot hold."""
     return {
         title: {label: {k: v for k, v in column.items() if np.isfinite(v)} for label, column in columns.items()}
         for title, columns in found.items()

@@ -1,1 +1,1 @@
-"""Sound devices: microphones and loudspeakers on the ROS clock. No rclpy here; the nodes only carry messages."""
+"""The page of a running conversation: its states, its commands and its server."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# From so many keys on, two products and a softmax in bf16 are twice as fast on a processor as PyTorch's fused kernel.
+# From this many keys on, two products and a softmax in bf16 are twice as fast on a CPU as PyTorch's fused kernel.
 _MANY_KEYS = 256
 
 
@@ -96,5 +96,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def token_turns(count: int, turn_tokens: int, device: torch.device) -> Tensor:
-    """The turn that each of ``count`` tokens belongs to, when turns of ``turn_tokens`` stand one after another."""
+    """The turn of each of ``count`` tokens, in consecutive turns of ``turn_tokens`` tokens."""
     return torch.arange(count, device=device) // turn_tokens

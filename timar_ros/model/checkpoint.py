@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import re
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from timar_ros.errors import UserError, require
+from timar_ros.files.reading import READ_ERRORS, existing_file, first_line, read_json
 from timar_ros.model.config import TimarConfig
 from timar_ros.model.packing import is_packed, packed
 from timar_ros.model.precision import INT8, pick_device, pick_dtype
@@ -60,10 +60,10 @@ def create_timar(
 def save_timar(
     model: Timar, folder: str | Path, *, name: str | None = None, dtype: str | None = None, **notes: Any
 ) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into a folder, each by rename, so that no half file is ever read.
+    """Write ``config.json`` and ``model.safetensors`` into a folder, each by rename, so that nobody reads half a file.
 
     :param name: the model's name; default: the folder's.
-    :param dtype: store weights as ``float16`` or ``bfloat16`` (they are computed in the type that the loader asks for).
+    :param dtype: store weights as ``float16`` or ``bfloat16`` (the loader chooses the type for computing).
     :param notes: further entries of config.json, such as how the model was trained.
     """
     if is_packed(model):
@@ -82,10 +82,20 @@ def save_timar(
         "name": name or folder.name,
         "trained": model.trained,
         "model": model.config.to_dict(),
-        "speech": model.speech_source or speech_encoder_config(model.speech_encoder),
+        "speech": _portable(model.speech_source, folder) or speech_encoder_config(model.speech_encoder),
         **notes,
     }
     write_folder(folder, state, description)
+
+
+def _portable(speech: str | None, folder: Path) -> str | None:
+    """The speech encoder's folder as the model's folder sees it, so that both load from any directory.
+
+    An absolute path and a hub's name stay as they are.
+    """
+    if not speech or Path(speech).is_absolute() or not Path(speech).is_dir():
+        return speech
+    return os.path.relpath(speech, folder)
 
 
 def write_folder(folder: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -100,7 +110,7 @@ def write_folder(folder: Path, state: dict[str, Tensor], description: dict[str, 
 
 
 def save_tensors(state: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file as readable as any other new file; safetensors' own are for their maker alone."""
+    """Write a safetensors file with default permissions; safetensors itself lets only the owner read."""
     path.touch()
     mode = path.stat().st_mode
     save_file(state, path)
@@ -108,10 +118,10 @@ def save_tensors(state: dict[str, Tensor], path: Path) -> None:
 
 
 def folder_format(folder: str | Path) -> str | None:
-    """What a folder's config.json says it holds (``format``); None where it says nothing readable."""
+    """The ``format`` in a folder's config.json; None if it is missing or unreadable."""
     try:
         described = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     found = described.get("format") if isinstance(described, dict) else None
     return found if isinstance(found, str) else None
@@ -129,14 +139,14 @@ def load_timar(
 
     :param path: a folder (config.json, model.safetensors), a bare .safetensors, or the authors' .pth (EMA weights).
     :param speech: a folder or hub name for transformers, or (weights.safetensors, speech configuration as a mapping);
-        default: what config.json names, or for the other kinds of file the released model's encoder.
-    :param config: default: what the folder or the checkpoint says; for a bare .safetensors the released model's.
+        default: the encoder named in config.json, or for the other kinds of file the released model's encoder.
+    :param config: default: from the folder or the checkpoint; for a bare .safetensors the released model's.
     :param device: ``cpu``, ``cuda``, ``cuda:1``, ... or ``auto`` (CUDA where there is one).
     :param dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto``: times the first two and takes the faster.
         ``int8`` quantises the transformer blocks, on a processor, for inference alone.
     :param inference: on a processor keep only weights packed for inference (Conversation would otherwise pack a second
         copy); such a model can be neither trained nor saved.
-    :raises UserError: when a file is missing, is not what it should be, or its keys do not fit the configuration.
+    :raises UserError: when a file is missing or invalid, or its keys do not fit the configuration.
     """
     path = Path(path)
     trained, name, notes = True, path.stem, {}
@@ -158,8 +168,12 @@ def load_timar(
     config = config or TimarConfig()
     own_speech = {key.removeprefix(_SPEECH): state.pop(key) for key in list(state) if key.startswith(_SPEECH)}
     encoder, source = _load_speech(speech, notes.get("speech"), own_speech, path)
-    with torch.device("meta"):
-        model = Timar(config, nn.Identity())
+    try:
+        with torch.device("meta"):
+            model = Timar(config, nn.Identity())
+    except READ_ERRORS as error:
+        raise UserError(f"{path}: no model can be made of its configuration: {first_line(error)}") from error
+    _cut_positions(model, state)
     _load_state(model, state, f"{path}")
     model.speech_encoder = encoder
     _check_speech_width(model)
@@ -176,7 +190,7 @@ def place_timar(
 ) -> Timar:
     """A model moved to a device and a type; see :func:`load_timar` for the arguments.
 
-    The model given is changed too, or with packed weights to be thrown away.
+    The given model changes too; after packing its weights, do not use it any more.
     """
     target = pick_device(device)
     statistics = {key: value.float() for key, value in model.named_buffers(recurse=False)}
@@ -198,7 +212,7 @@ def file_sha256(path: Path) -> str:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over a model's tensors in order of name, for weights that were never a file."""
+    """SHA-256 over a model's tensors in order of name, for weights without a file."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
@@ -208,12 +222,9 @@ def weights_sha256(model: nn.Module) -> str:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no model in {folder}: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    if not path.exists():
+        raise UserError(f"no model in {folder}: it has no config.json")
+    values = read_json(path, "model description")
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise UserError(f"{path}: format '{found}' is not '{FORMAT}': not a model of this package, or of a newer one")
@@ -224,6 +235,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if path.exists():
+        existing_file(path, "weights")
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -234,6 +247,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_authors_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """EMA weights and arguments of the authors' ``torch.save`` file, which may hold argparse.Namespace alone."""
+    if path.exists():
+        existing_file(path, "checkpoint")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             values = torch.load(path, map_location="cpu", weights_only=True)
@@ -245,37 +260,46 @@ def _read_authors_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, A
         raise UserError(
             f"refused to load {path}: a pickle that could run code ({reason}); convert it to safetensors"
         ) from None
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, struct.error) as error:
-        raise UserError(f"cannot read {path} as a checkpoint: {str(error).splitlines()[0]}") from error
+    except READ_ERRORS as error:
+        raise UserError(f"cannot read {path} as a checkpoint: {first_line(error)}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_ema"), dict):
         raise UserError(f"{path} is no TIMAR checkpoint: it has no 'model_ema' entry")
-    args = values.get("args", {})
-    return values["model_ema"], vars(args) if isinstance(args, argparse.Namespace) else dict(args)
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in values["model_ema"].items()):
+        raise UserError(f"{path} is no TIMAR checkpoint: its 'model_ema' holds something else than named tensors")
+    args = values.get("args")
+    if isinstance(args, argparse.Namespace):
+        args = vars(args)
+    if args is not None and not isinstance(args, dict):
+        raise UserError(f"{path}: its 'args' are {type(args).__name__}, not the options of a training")
+    return values["model_ema"], args or {}
 
 
 def _load_speech(
-    given: SpeechSource | None, described: object, own: dict[str, Tensor], path: Path
+    source: SpeechSource | None, described: object, own: dict[str, Tensor], path: Path
 ) -> tuple[nn.Module, str | None]:
-    """The speech encoder with its weights, and where it came from (None when its weights are the model's own)."""
-    if given is None:
+    """The speech encoder with its weights, and its source (None when the weights are part of the model)."""
+    if source is None:
         if isinstance(described, dict):
             return _speech_from_state(described, own, str(path)), None
-        given = str(described) if described else DEFAULT_SPEECH
-    if isinstance(given, tuple):
-        return _speech_from_state(given[1], _read_safetensors(Path(given[0])), str(given[0])), None
+        source = str(described) if described else DEFAULT_SPEECH
+        local_folder = path.parent / source
+        if described and local_folder.is_dir():  # relative to the model's folder; earlier versions: to the save place
+            source = str(local_folder)
+    if isinstance(source, tuple):
+        return _speech_from_state(source[1], _read_safetensors(Path(source[0])), str(source[0])), None
     transformers = require("transformers", "pip install 'transformers>=4.45'", "the speech encoder")
     try:
-        encoder = transformers.AutoModel.from_pretrained(str(given), dtype=torch.float32)
+        encoder = transformers.AutoModel.from_pretrained(str(source), dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
-            f"cannot load the speech encoder '{given}' ({reason}): give speech= a folder that holds it"
+            f"cannot load the speech encoder '{source}' ({reason}): give its folder (--speech; in Python speech=)"
         ) from error
     if encoder.config.model_type not in FAMILIES:
         raise UserError(
-            f"speech encoder '{given}' is of type '{encoder.config.model_type}': use one of {', '.join(FAMILIES)}"
+            f"speech encoder '{source}' is of type '{encoder.config.model_type}': use one of {', '.join(FAMILIES)}"
         )
-    return encoder, str(given)
+    return encoder, str(source)
 
 
 def _speech_from_state(config: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
@@ -283,7 +307,7 @@ def _speech_from_state(config: Mapping[str, Any], state: Mapping[str, Tensor], w
     names = {}
     for key, value in state.items():
         key = re.sub(r"^(wav2vec2|hubert|wavlm)\.", "", key)
-        # Hub checkpoints written before torch's parametrizations call a weight norm's parts weight_g and weight_v.
+        # Hub checkpoints from before torch's parametrizations call a weight norm's parts weight_g and weight_v.
         key = key.replace("conv.weight_g", "conv.parametrizations.weight.original0")
         key = key.replace("conv.weight_v", "conv.parametrizations.weight.original1")
         if not key.startswith(("lm_head.", "masked_spec_embed")):
@@ -293,7 +317,7 @@ def _speech_from_state(config: Mapping[str, Any], state: Mapping[str, Tensor], w
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], where: str, assign: bool = True) -> None:
-    """Fill a model; every missing, unknown or misshapen key is named in the error."""
+    """Fill a model; the error names every missing, unknown or misshapen key."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     misshapen = [
         f"{key} is {list(state[key].shape)} and should be {list(shape)}"
@@ -310,8 +334,26 @@ def _load_state(model: nn.Module, state: Mapping[str, Tensor], where: str, assig
         if keys
     ]
     if problems:
-        raise UserError(f"{where}: weights do not fit the configuration; {'; '.join(problems)}")
+        told = "; ".join(problems).encode("unicode_escape").decode()  # names of tensors may be any text
+        raise UserError(f"{where}: weights do not fit the configuration; {told}")
     model.load_state_dict({key: value.float() for key, value in state.items()}, assign=assign)
+
+
+def _cut_positions(model: Timar, state: dict[str, Tensor]) -> None:
+    """Drop learned positions that no turn of the window reaches.
+
+    The authors' tables have ``max_context_time`` x (tokens per turn) rows; with turns longer than 1 s the window uses
+    fewer.
+    """
+    for key, value in model.state_dict().items():
+        table = state.get(key)
+        if (
+            key.endswith("_pos_embed_learned")
+            and table is not None
+            and table.ndim == 3
+            and table.shape[1] > value.shape[1]
+        ):
+            state[key] = table[:, : value.shape[1]]
 
 
 def _check_speech_width(model: Timar) -> None:

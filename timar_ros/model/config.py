@@ -10,7 +10,7 @@ from typing import Any
 from timar_ros.errors import UserError
 from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 
-# Names in the authors' argument namespace -> names here. Entries without a counterpart are not about the network.
+# Names in the authors' argument namespace -> names here. Entries without a counterpart do not concern the network.
 _AUTHORS_NAMES = {
     "motion_fps": "motion_rate",
     "speech_frequency": "speech_rate",
@@ -75,6 +75,10 @@ _SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+LARGEST_SIZE, LARGEST_DEPTH = 1_000_000, 1_000
+"""No width, rate or count, and no number of blocks, of a model is beyond these."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TimarConfig:
     """Everything that decides the network's shapes and variant. The defaults are the released model's (large).
@@ -104,19 +108,22 @@ class TimarConfig:
     diffusion: bool = True  # False: the paper's MLP-head ablation
     dropout: float = 0.1
     attention_dropout: float = 0.1
-    partial_motion: bool = False  # a learned 56-vector stands for untracked columns of the user's motion
-    standardise: bool = False  # motion is standardised by stored statistics on the way in, and back on the way out
-    noise_correlation: float = 0.0  # seconds over which sampling noise is correlated, unless a Conversation says other
+    partial_motion: bool = False  # a learned 56-vector replaces untracked columns of the user's motion
+    standardise: bool = False  # stored statistics standardise input motion, and output motion back
+    noise_correlation: float = 0.0  # seconds over which sampling noise is correlated, if options give none
     head_noise_correlation: float = 0.0  # the same for the head pose, smooth in speed; 0: as the other columns
-    head_crossover: float = 0.0  # Hz: the head moves as drawn below it, as expected above it; 0: as drawn throughout
-    head_emphasis: float = 1.0  # factor on what is expected of the head above head_crossover
-    head: str = "frame"  # how head pose is drawn: frame by frame (the paper), or joint: a turn as one movement
+    guidance: float = 1.0  # guidance towards the user's behaviour, if options give none; 1: none
+    head_crossover: float = 0.0  # Hz: sampled head motion below it, posterior mean above it; 0: all sampled
+    head_emphasis: float = 1.0  # factor on the head's posterior mean above head_crossover
+    head: str = "frame"  # how head pose is sampled: by frame (the paper), or joint: a turn as one movement
     joint_width: int = 384
     joint_depth: int = 4
     joint_coefficients: int = 14  # sines of a turn's movement, for each of the head's angles
-    joint_steps: int = 8  # of the joint head's sampler
+    joint_steps: int = 8  # steps of the joint head's sampler
+    voice_gate: bool = False  # the jaw moves only for what sounds like a voice
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name in ("motion_rate", "speech_rate", "speech_width", "motion_width", "token_width", "encoder_width",
                      "encoder_heads", "decoder_width", "decoder_heads", "head_width", "sampling_steps",
                      "joint_width", "joint_depth", "joint_coefficients", "joint_steps"):  # fmt: skip
@@ -135,12 +142,14 @@ class TimarConfig:
                 raise UserError(f"model configuration: {heads} attention heads do not divide the width {width}")
         if self.encoder_depth < 1 or self.decoder_depth < 0:
             raise UserError("model configuration: encoder_depth must be at least 1 and decoder_depth at least 0")
-        for name, highest in (("noise_correlation", 60.0), ("head_noise_correlation", 60.0),
+        for name, highest in (("noise_correlation", 60.0), ("head_noise_correlation", 60.0), ("guidance", 20.0),
                               ("head_crossover", self.motion_rate / 4), ("head_emphasis", 10.0)):  # fmt: skip
             if not 0 <= getattr(self, name) <= highest:
                 raise UserError(f"model configuration: {name} = {getattr(self, name)} must be within 0 and {highest:g}")
         if self.head == "joint" and not self.diffusion:
-            raise UserError("model configuration: the joint head stands beside the diffusion head; set diffusion: true")
+            raise UserError(
+                "model configuration: a joint head needs the diffusion head for face and jaw; set diffusion: true"
+            )
         counts = {
             "frames": self.motion_rate * self.turn_seconds,
             "samples": self.speech_rate * self.turn_seconds,
@@ -198,7 +207,7 @@ class TimarConfig:
     def from_authors(cls, mapping: Mapping[str, Any]) -> TimarConfig:
         """From the names of the public implementation: a checkpoint's ``args`` (as a mapping) or a golden case's model.
 
-        Entries that are not about the network (learning rate, folders, ...) are passed over.
+        Entries that do not concern the network (learning rate, folders, ...) are ignored.
         """
         values: dict[str, Any] = {}
         for name, value in mapping.items():
@@ -206,6 +215,25 @@ class TimarConfig:
             if field is not None and value is not None:
                 values[field] = int(value) if field == "sampling_steps" else value
         return cls(**values)
+
+    def _check_kinds(self) -> None:
+        """Values come from files: each must be of its default's kind, and small enough that a model can be made."""
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if kind in (int, float):
+                highest = LARGEST_DEPTH if field.name.endswith("depth") else LARGEST_SIZE
+                fits = number and abs(value) <= highest and (kind is float or float(value).is_integer())
+            else:
+                fits = isinstance(value, kind)
+            if not fits:
+                shown = str(value)[:40]
+                raise UserError(f"model configuration: {field.name} = {shown} is no possible value")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"model configuration: {name} = {getattr(self, name)} must be within 0 and 1")
+        if self.turn_seconds <= 0.0 or self.mlp_ratio <= 0.0:
+            raise UserError("model configuration: turn_seconds and mlp_ratio must be more than 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for config.json."""
@@ -215,7 +243,7 @@ class TimarConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> TimarConfig:
         """The inverse of :meth:`to_dict`.
 
-        :raises UserError: on a name that is no field, or a value that cannot be.
+        :raises UserError: on an unknown field or an impossible value.
         """
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:

@@ -31,7 +31,7 @@ class Schedule:
     signal: np.ndarray  # sqrt(alpha_bar): the share of x0 in x_t
     noise: np.ndarray  # sqrt(1 - alpha_bar): the share of noise in x_t
     posterior_x0: np.ndarray  # weight of x0 in the mean of q(x_{t-1} | x_t, x_0)
-    posterior_xt: np.ndarray  # weight of x_t in the same
+    posterior_xt: np.ndarray  # weight of x_t in the same mean
     log_beta: np.ndarray
     log_posterior: np.ndarray  # log of the posterior variance, its first entry replaced by its second
 
@@ -46,7 +46,7 @@ def training_alphas() -> np.ndarray:
 
 @functools.cache
 def make_schedule(count: int = TRAINING_STEPS) -> Schedule:
-    """The schedule on ``count`` evenly spaced of the 1000 training steps, betas recomputed from the kept products.
+    """The schedule on ``count`` of the 1000 training steps, evenly spaced; betas recomputed from the kept products.
 
     :raises ValueError: when ``count`` is not within 2..1000.
     """
@@ -72,16 +72,16 @@ def make_schedule(count: int = TRAINING_STEPS) -> Schedule:
 
 @functools.cache
 def _steps_in_order(count: int, device: torch.device) -> Tensor:
-    """The original step indices of a schedule in the order of use; kept on the device, for graphs."""
+    """The original step indices of a schedule in the order of use; cached on the device, for graphs."""
     return torch.as_tensor(make_schedule(count).steps[::-1].copy(), device=device)
 
 
 class Drawn(NamedTuple):
-    """Sampled frames, and what was to be expected of them; both ``[n, 56]`` (fp32)."""
+    """Sampled frames and their posterior mean given z; both ``[n, 56]`` (fp32)."""
 
     frames: Tensor
     expected: Tensor
-    """x0 as the first step predicts it: at the noisiest level x_t says nothing, so it is the frames' mean given z."""
+    """The first step's prediction of x0: at the noisiest level x_t holds no information, so it is the mean given z."""
 
 
 class TimeEmbedding(nn.Module):
@@ -144,9 +144,9 @@ class DenoisingMLP(nn.Module):
         self.final_layer = FinalLayer(width, 2 * frame_width)
 
     def modulations(self, y: Tensor) -> list[Tensor]:
-        """What time plus conditioning ``y [..., width]`` says to each block and to the final layer."""
+        """Modulations of each block and of the final layer from time plus conditioning ``y [..., width]``."""
         activated, layers = nn.functional.silu(y), (*self.res_blocks, self.final_layer)
-        return [layer.adaLN_modulation[1](activated) for layer in layers]  # [0] is that SiLU, the same for all
+        return [layer.adaLN_modulation[1](activated) for layer in layers]  # [0] is the SiLU, the same for all layers
 
     def denoise(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
         """Noisy frames ``x [..., 56]`` to ``[..., 112]``: x0 and the variance's fraction."""
@@ -221,7 +221,7 @@ class DiffusionHead(nn.Module):
         def predict(position: int, x: Tensor) -> Tensor:
             nonlocal modulations
             group, offset = divmod(position, _STEPS_AT_ONCE)
-            if offset == 0:  # what a group of steps needs of the conditioning, in one pass over those weights
+            if offset == 0:  # modulations for a group of steps, in one pass over the weights
                 several = steps[group * _STEPS_AT_ONCE :][:_STEPS_AT_ONCE]
                 modulations = self.net.modulations(self.net.time_embed(several, both.dtype).unsqueeze(1) + embedded)
             doubled = x if unconditional is None else torch.cat((x, x))
@@ -280,7 +280,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Te
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    """The tanh approximation of the normal distribution's cumulative function, as DDPM's bound uses it."""
+    """The tanh approximation of the normal distribution's cumulative function, as in DDPM's bound."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 

@@ -1,8 +1,8 @@
-"""Copies of modules for inference on a processor, their weights laid out once as its matrix kernels want them.
+"""Copies of modules for inference on a CPU, with weights packed once in the layout of its matrix kernels.
 
-A turn has few rows, so a matrix product spends much of its time on bringing the weights into blocks. Done once, that
-makes products a tenth to a fifth (bf16) or a third to a half (fp32) faster; int8 weights and activations make them
-faster still and less exact (docs/performance.md).
+A turn has few rows, so a matrix product spends much of its time packing the weights into blocks. Packing once makes
+products a tenth to a fifth (bf16) or a third to a half (fp32) faster; int8 weights and activations make products faster
+still and less exact (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from timar_ros.model.attention import Block, attend
+from timar_ros.model.joint import JointHead
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _ROWS = 110  # the row count that the layout is chosen for; every other count works
-# Layers and encoders of transformers that PackedBlock and PackedSpeechEncoder can stand for.
+# Layers and encoders of transformers that PackedBlock and PackedSpeechEncoder can replace.
 _PRENORM_LAYERS = ("Wav2Vec2EncoderLayerStableLayerNorm", "HubertEncoderLayerStableLayerNorm")
-_READS_WEIGHTS = ("WavLMAttention",)  # takes its layers' weights into its own hands: left as it is
+_READS_WEIGHTS = ("WavLMAttention",)  # reads its layers' weights directly: not packed
 _PRENORM_ENCODERS = ("Wav2Vec2EncoderStableLayerNorm", "HubertEncoderStableLayerNorm")
 
 
@@ -44,7 +45,7 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in int8: weights scaled by output channel, activations by row as they come (symmetric both)."""
+    """A linear layer in int8: weights scaled by output channel, activations by row at run time (both symmetric)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         super().__init__()
@@ -59,8 +60,8 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x [..., in]`` to ``[..., out]`` of the same type."""
         scale = x.abs().amax(dim=-1, keepdim=True).float().clamp_(min=1e-12) / 127
-        # oneDNN multiplies bytes without sign by bytes with sign: 128 is the zero point, and the half makes cutting off
-        # the decimals rounding.
+        # oneDNN multiplies unsigned by signed bytes: 128 is the zero point, and adding a half makes truncation
+        # rounding.
         shifted = (x * (1 / scale)).add_(128.5).to(torch.uint8).flatten(0, -2)
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
             shifted, 1.0, 128, self.packed, self.scales, self.zeros, None, 1.0, 0, x.dtype, "none", [], ""
@@ -74,7 +75,7 @@ class PackedBlock(nn.Module):
     """A pre-norm transformer block, TIMAR's or a speech encoder's, with one product for queries, keys and values.
 
     :param block: TIMAR's, or a layer of a speech encoder that :func:`_is_prenorm_layer` knows.
-    :param linear: what to make of linear layers.
+    :param linear: the class that replaces linear layers.
     """
 
     def __init__(self, block: nn.Module, linear: type[PackedLinear | Int8Linear]) -> None:
@@ -115,9 +116,9 @@ class PackedBlock(nn.Module):
 
 
 class PackedPositions(nn.Module):
-    """A speech encoder's positional convolution as a product for each group of channels, of the taps that matter.
+    """A speech encoder's positional convolution as one product per group of channels, with only the taps that matter.
 
-    A turn has fewer frames (25) than the kernel has taps (128): most taps only ever meet the padding.
+    A turn has fewer frames (25) than the kernel has taps (128): most taps only see the padding.
     """
 
     def __init__(self, embedding: nn.Module) -> None:
@@ -164,7 +165,7 @@ class PackedSpeechEncoder(nn.Module):
 class PackedConvolutions(nn.Module):
     """A speech encoder's convolutions, each with a LayerNorm over channels, as packed products of overlapping windows.
 
-    Frames come before channels throughout, so that nothing has to be transposed for the norms.
+    Frames come before channels throughout, so that the norms need no transpose.
     """
 
     def __init__(self, extractor: nn.Module) -> None:
@@ -187,18 +188,18 @@ class PackedConvolutions(nn.Module):
 def packed(model: AnyModule, int8: bool = False) -> AnyModule:
     """A copy for inference: linear layers packed, weight norms multiplied out, all other weights shared.
 
-    The copy does not follow later changes of the packed weights. Packing it again costs nothing.
+    The copy does not follow later changes of the packed weights. Packing a packed copy costs nothing.
 
     :param int8: quantise the transformer blocks of the model and of its speech encoder.
     """
-    made = _packed(model, int8)
-    assert isinstance(made, type(model))
-    return made
+    copy = _packed(model, int8)
+    assert isinstance(copy, type(model))
+    return copy
 
 
 def _packed(module: nn.Module, int8: bool) -> nn.Module:
-    if type(module).__name__ in _READS_WEIGHTS:
-        return module
+    if type(module).__name__ in _READS_WEIGHTS or isinstance(module, JointHead):
+        return module  # a joint head's products have one row or two, which packing makes slower
     if _has_positions(module):
         return PackedPositions(module)
     dtype = next((p.dtype for p in module.parameters()), None)
@@ -232,7 +233,7 @@ def _normed_convolutions(module: nn.Module) -> list[tuple[nn.Conv1d, nn.LayerNor
 
 
 def _has_positions(module: nn.Module) -> bool:
-    """Whether a module is a speech encoder's positional convolution as PackedPositions knows it."""
+    """Whether a module is a speech encoder's positional convolution that PackedPositions supports."""
     if not type(module).__name__.endswith("PositionalConvEmbedding") or module._modules.get("batch_norm") is not None:
         return False
     conv = module._modules.get("conv")
@@ -240,7 +241,7 @@ def _has_positions(module: nn.Module) -> bool:
 
 
 def _is_prenorm_layer(module: nn.Module) -> bool:
-    """Whether a module is a speech encoder's layer that computes what a TIMAR block does."""
+    """Whether a module is a speech encoder's layer with the same computation as a TIMAR block."""
     if type(module).__name__ not in _PRENORM_LAYERS or module._modules.get("adapter_layer") is not None:
         return False
     feed_forward: Any = module.feed_forward
@@ -251,22 +252,31 @@ def _is_prenorm_layer(module: nn.Module) -> bool:
 
 
 def is_packed(module: nn.Module) -> bool:
-    """Whether a module is such a copy, whose weights can be neither trained nor saved."""
+    """Whether a module is a packed copy, whose weights can be neither trained nor saved."""
     return any(isinstance(each, PackedLinear | Int8Linear) for each in module.modules())
 
 
 @functools.cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of PyTorch and this processor have packed products for the type, and they are right."""
+    """Whether this build of PyTorch and this processor have correct packed products for the type."""
     layers = {torch.float32: PackedLinear, torch.bfloat16: PackedLinear, torch.int8: Int8Linear}
     if dtype not in layers:
         return False
-    work = torch.bfloat16 if dtype == torch.int8 else dtype
+    # Int8 products work with either type. Their error is that of rounding; saturation causes a tenth or more.
+    works = [torch.float32, torch.bfloat16] if dtype == torch.int8 else [dtype]
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
     with torch.inference_mode():
-        weight = torch.linspace(-1, 1, 16 * 32).view(16, 32).to(work)
-        bias, x = torch.linspace(-1, 1, 16).to(work), torch.linspace(-1, 1, 96).view(3, 32).to(work)
-        try:
-            got = layers[dtype](weight, bias)(x)
-        except (RuntimeError, AttributeError, NotImplementedError):
-            return False
-        return torch.allclose(got, nn.functional.linear(x, weight, bias), atol=1e-5 if work == torch.float32 else 0.15)
+        for work in works:
+            noise = torch.Generator().manual_seed(0)
+            weight, x = (torch.randn(n, 32, generator=noise).to(work) for n in (64, 48))
+            # Equal signs at full scale: a CPU without VNNI adds two int8 products in 16 bits and saturates.
+            for w, y in ((weight, x), (weight.abs(), x.abs()), (torch.ones_like(weight), torch.ones_like(x))):
+                bias = torch.linspace(-1, 1, len(w)).to(work)
+                try:
+                    output = layers[dtype](w, bias)(y).float()
+                except (RuntimeError, AttributeError, NotImplementedError):
+                    return False
+                exact = nn.functional.linear(y.float(), w.float(), bias.float())
+                if not torch.linalg.norm(output - exact) <= tolerance * torch.linalg.norm(exact):
+                    return False
+    return True

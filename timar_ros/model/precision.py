@@ -13,15 +13,15 @@ from timar_ros.model.config import TimarConfig
 from timar_ros.model.packing import PackedBlock, PackedLinear, can_pack
 
 INT8 = "int8"
-"""What the fastest and least exact kind of inference on a processor is called beside the floating-point types."""
+"""Name of the fastest and least exact number type for inference on a CPU."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """A torch device by name; ``auto`` takes CUDA where there is one.
+    """A torch device by name; ``auto`` takes CUDA if there is a GPU.
 
-    :raises UserError: when the name is none, or CUDA is asked for and missing.
+    :raises UserError: when there is no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -39,15 +39,19 @@ def pick_device(device: str | torch.device) -> torch.device:
 def pick_dtype(dtype: str, device: torch.device, config: TimarConfig | None = None) -> torch.dtype:
     """A floating-point type by name; ``auto`` times fp32 and bf16 on the device and takes the faster.
 
-    ``int8`` is the type of what is left when the blocks are quantised (:func:`timar_ros.model.packing.packed`).
+    ``int8`` gives the type of the remaining parts when the blocks are quantised
+    (:func:`timar_ros.model.packing.packed`).
 
-    :raises UserError: when the name is none, or int8 is not to be had here.
+    :raises UserError: on an unknown name, or when int8 is not available here.
     """
     if dtype == "auto":
         return faster_dtype(device, config or TimarConfig())
     if dtype == INT8:
         if device.type != "cpu" or not can_pack(torch.int8):
-            raise UserError("dtype int8 works on processors with oneDNN alone: use bfloat16 or auto")
+            raise UserError(
+                "dtype int8 needs oneDNN and a processor whose int8 products do not saturate (VNNI or AMX): "
+                "use bfloat16 or auto"
+            )
         return torch.bfloat16 if can_pack(torch.bfloat16) else torch.float32
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype '{dtype}': use {', '.join(DTYPES)}, {INT8} or auto")
@@ -58,7 +62,7 @@ def pick_dtype(dtype: str, device: torch.device, config: TimarConfig | None = No
 def faster_dtype(device: torch.device, config: TimarConfig, rounds: int = 5) -> torch.dtype:
     """bf16 when a turn's tokens pass a block of this width at least a fifth faster than in fp32, else fp32.
 
-    Many processors emulate bf16 and are slower in it; the small gain that fp32 gives up must be worth its exactness.
+    Many CPUs emulate bf16 and are slower with it; a smaller gain is not worth the loss of exactness.
     """
     best = {}
     for dtype in (torch.float32, torch.bfloat16):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timar_ros.errors import UserError, require
+from timar_ros.files.reading import first_line
 
 DEFAULT_SPEECH = "facebook/wav2vec2-large-960h-lv60-self"
 """The encoder of the released model, by its hub name."""
@@ -53,9 +54,9 @@ LARGE_SPEECH: dict[str, Any] = {
 
 
 def default_speech_config(width: int) -> dict[str, Any]:
-    """The encoder that random weights of a model with this ``speech_width`` get.
+    """The encoder's configuration for a model with random weights and this ``speech_width``.
 
-    :raises UserError: when there is none of that width.
+    :raises UserError: when there is no encoder of that width.
     """
     for config in (MINI_SPEECH, LARGE_SPEECH):
         if config["hidden_size"] == width:
@@ -75,17 +76,18 @@ def build_speech_encoder(config: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"speech encoder of model_type '{family}' is not supported: use one of {', '.join(FAMILIES)}")
     transformers = require("transformers", "pip install 'transformers>=4.45'", "the speech encoder")
     config_name, model_name = FAMILIES[family]
-    # Masking in time and features is the encoder's own pre-training; without it no `masked_spec_embed` is needed.
+    # Masking in time and features belongs to the encoder's pre-training; without masking it needs no
+    # `masked_spec_embed`.
     values |= {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}
     try:
-        made: nn.Module = getattr(transformers, model_name)(getattr(transformers, config_name)(**values))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"speech encoder configuration: {error}") from error
-    return made
+        encoder: nn.Module = getattr(transformers, model_name)(getattr(transformers, config_name)(**values))
+    except Exception as error:  # newer versions of transformers raise kinds of their own for a value of the wrong type
+        raise UserError(f"speech encoder configuration: {first_line(error)}") from error
+    return encoder
 
 
 def speech_encoder_config(encoder: nn.Module) -> dict[str, Any]:
-    """What :func:`build_speech_encoder` takes to build an encoder like this one (plain values)."""
+    """The configuration with which :func:`build_speech_encoder` builds an encoder like this one (plain values)."""
     config: Any = encoder.config
     values: dict[str, Any] = config.to_diff_dict()
     values["model_type"] = config.model_type
@@ -95,7 +97,7 @@ def speech_encoder_config(encoder: nn.Module) -> dict[str, Any]:
 
 
 def encode(encoder: nn.Module, speech: Tensor, frames: int) -> Tensor:
-    """Each row of ``speech [B, N]`` (already normalised samples of one turn) by itself to ``[B, frames, width]``.
+    """Each row of ``speech [B, N]`` (already normalised samples of one turn) separately to ``[B, frames, width]``.
 
     Convolutions, then linear interpolation in time to the motion's frames (end points aligned), then the transformer.
     """
@@ -115,10 +117,10 @@ def encode(encoder: nn.Module, speech: Tensor, frames: int) -> Tensor:
 
 
 def frame_window(config: Any, samples: int, frames: int) -> tuple[int, int] | None:
-    """``(length, step)`` in samples of what each motion frame hears of a turn, when nothing else need be computed.
+    """``(length, step)`` in samples of each motion frame's window in a turn, if only these windows need be computed.
 
-    wav2vec 2.0 makes 49 frames a second. Interpolated to 25 that is every second one as it is, which hears 400 samples
-    of every 640. None where frames fall between the encoder's, overlap, or are normalised over time.
+    wav2vec 2.0 makes 49 frames a second. Interpolation to 25 takes every second frame unchanged, with a window of 400
+    samples in every 640. None where frames fall between the encoder's, overlap, or are normalised over time.
 
     :param config: the encoder's, of transformers.
     """

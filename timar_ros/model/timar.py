@@ -1,8 +1,10 @@
-"""The TIMAR network: turns of speech and motion in, one conditioning vector a motion frame out, and the heads on it."""
+"""The TIMAR network: from turns of speech and motion to one conditioning vector per motion frame, and the heads."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timar_ros.model import speech as speech_tools
@@ -10,8 +12,9 @@ from timar_ros.model import tokens as layout
 from timar_ros.model.attention import Block, token_turns, turn_causal_mask
 from timar_ros.model.config import TimarConfig
 from timar_ros.model.diffusion import DiffusionHead, Drawn, MotionMLP
-from timar_ros.model.joint import JointHead
-from timar_ros.motion import HEAD
+from timar_ros.model.joint import JointHead, known_gain
+from timar_ros.model.voice_gate import VoiceGate
+from timar_ros.motion import HEAD, JAW
 
 
 class Timar(nn.Module):
@@ -19,9 +22,9 @@ class Timar(nn.Module):
 
     Parameter names are those of the released checkpoint; the speech encoder's start with ``speech_encoder.``.
 
-    :ivar name: what logs and reports call the model.
+    :ivar name: the model's name in logs and reports.
     :ivar trained: False for random weights.
-    :ivar speech_source: folder or hub name that the speech encoder comes from; None: its weights are the model's own.
+    :ivar speech_source: folder or hub name of the speech encoder; None: its weights are part of the model.
     """
 
     speech_encoder: nn.Module
@@ -69,6 +72,8 @@ class Timar(nn.Module):
             self.diffloss = DiffusionHead(config.motion_width, width, config.head_width, config.head_depth)
         else:
             self.mlp_head = MotionMLP(width, config.motion_width)
+        if config.voice_gate:
+            self.voice_gate = VoiceGate(d)
         self.joint_scale: Tensor
         self.joint_style: Tensor
         if config.head == "joint":
@@ -85,7 +90,7 @@ class Timar(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.fake_latent.device
 
     @property
@@ -117,7 +122,7 @@ class Timar(nn.Module):
         return out
 
     def standardise(self, motion: Tensor) -> Tensor:
-        """Motion ``[..., 56]`` as the network's layers see it; the same values unless the configuration says so."""
+        """Motion ``[..., 56]`` as the network's layers see it; unchanged unless configured (``standardise``)."""
         return (motion - self.motion_mean) / self.motion_scale if self.config.standardise else motion
 
     def unstandardise(self, motion: Tensor) -> Tensor:
@@ -125,10 +130,10 @@ class Timar(nn.Module):
         return motion * self.motion_scale + self.motion_mean if self.config.standardise else motion
 
     def encode_motion(self, motion: Tensor) -> Tensor:
-        """Motion tokens ``[..., d]`` of FLAME frames ``[..., 56]``; NaN marks what was not tracked.
+        """Motion tokens ``[..., d]`` of FLAME frames ``[..., 56]``; NaN: not tracked.
 
-        A frame that was not tracked at all becomes ``fake_latent``. One that misses some columns has them replaced by a
-        learned vector when the configuration says ``partial_motion``, and becomes ``fake_latent`` when not.
+        A fully untracked frame becomes ``fake_latent``. In a partly tracked frame a learned vector replaces the missing
+        columns if the configuration says ``partial_motion``; otherwise the frame becomes ``fake_latent``.
         """
         motion = self.standardise(motion.float())
         untracked = motion.isnan()
@@ -162,7 +167,7 @@ class Timar(nn.Module):
     def condition(self, tokens: Tensor, masked: Tensor) -> Tensor:
         """The conditioning z ``[B, T, D]`` of a whole window of tokens ``[B, T, d]``, oldest turn first.
 
-        :param masked: ``[B, T]``, True at agent-motion tokens that are not given; every row masks as many.
+        :param masked: ``[B, T]``, True at unknown agent-motion tokens; every row masks the same number.
         """
         count, turn_tokens = tokens.shape[1], self.config.turn_tokens
         turns = token_turns(count, turn_tokens, tokens.device)
@@ -186,7 +191,7 @@ class Timar(nn.Module):
         x = x[~masked].view(batch, -1, x.shape[-1])
         for block in self.encoder_blocks:
             x = block(x, mask)
-        kept = self.decoder_embed(self.encoder_norm(x)).to(self.mask_token.dtype)  # autocast may have lowered it
+        kept = self.decoder_embed(self.encoder_norm(x)).to(self.mask_token.dtype)  # autocast may have changed its type
         x = self.mask_token.expand(batch, count, -1).masked_scatter(~masked.unsqueeze(-1), kept)
         x = x + self.decoder_pos_embed_learned[:, :count]
         mask = turn_causal_mask(turns) if self.config.causal else None
@@ -206,9 +211,13 @@ class Timar(nn.Module):
     ) -> Drawn:
         """Frames for conditioning ``z [n, G, D]``.
 
-        :param z: G = 1, or 2 where the second is the branch without the user, for ``guidance``.
+        :param z: G = 1, or 2 where the second is the branch without the user, for ``guidance``. With a joint head this
+            branch is ignored: guidance strengthens the answer to the partner, which is the head's; a guided jaw opens
+            in silence.
         :param noise: ``(initial [n, 56], steps [S, n, 56])``; the MLP head needs none.
         """
+        if self.config.head == "joint":
+            z = z[:, :1]
         if self.config.diffusion:
             without = z[:, 1] if z.shape[1] == 2 else None
             drawn = self.diffloss.sample(z[:, 0], noise, temperature, without, guidance)
@@ -219,6 +228,16 @@ class Timar(nn.Module):
         frames = self.unstandardise(values[:, 0])
         return Drawn(frames, frames)
 
+    def shut_without_voice(self, motion: Tensor, tokens: Tensor) -> Tensor:
+        """Motion of turns ``[n, F, 56]`` with the jaw closed where the agent's channel holds no voice.
+
+        :param tokens: of the turns, ``[n, 4F + 10, d]``. A model without a voice gate does not change motion.
+        """
+        if not self.config.voice_gate:
+            return motion
+        voice = self.voice_gate(tokens[:, layout.block_slice(2, self.config.turn_frames)])
+        return torch.cat((motion[..., : JAW.start], voice * motion[..., JAW], motion[..., JAW.stop :]), dim=-1)
+
     def sample_head(
         self,
         z: Tensor,
@@ -226,16 +245,19 @@ class Timar(nn.Module):
         style: Tensor,
         noise: Tensor,
         guidance: float | Tensor = 1.0,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """A turn's head poses ``[n, F, 3]`` [rad] as one movement, for conditioning ``z [n, G, F, D]`` (joint head).
 
         :param shown: poses before the turn, oldest first, ``[n, SHOWN, 3]`` [rad]; NaN where not known.
-        :param style: natural logarithm of how lively the head is against an average person's, ``[n]``; NaN: not given.
+        :param style: natural logarithm of the head's liveliness relative to an average person, ``[n]``; NaN: unknown.
         :param noise: ``[n, K, 3]`` of unit variance.
         :param guidance: see :meth:`sample_motion`.
+        :param known: poses ``[n, F, 3]`` [rad] of which the first ones are known, and gains ``[n, 3, K, F]`` of
+            :meth:`known_gain`.
         """
         mean, scale = (self.motion_mean[HEAD], self.motion_scale[HEAD]) if self.config.standardise else (0.0, 1.0)
-        made = self.joint_head.sample(
+        movement = self.joint_head.sample(
             z,
             (shown - mean) / scale,
             style / self.joint_style[1],
@@ -243,8 +265,13 @@ class Timar(nn.Module):
             self.joint_scale,
             self.config.joint_steps,
             guidance,
+            None if known is None else ((known[0] - mean) / scale, known[1]),
         )
-        return made * scale + mean
+        return movement * scale + mean
+
+    def known_gain(self, count: int) -> NDArray[np.float32]:
+        """Gains ``[3, K, F]`` with which the first ``count`` poses of a turn correct its movement (joint head)."""
+        return known_gain(self.joint_scale.float().cpu().numpy(), self.config.turn_frames, count)
 
 
 def initialise(model: Timar, zero_head: bool = True) -> None:

@@ -1,33 +1,33 @@
-"""Node `audio_bridge`: another package's audio topic as our AudioChunks."""
+"""Node `audio_bridge`: converts another package's audio topic to AudioChunks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from timar_ros.data.foreign_audio import ENCODINGS, PcmFormat, format_from_info
+from timar_ros.audio.intake import AudioIntake
 from timar_ros.errors import UserError
-from timar_ros.live.intake import AudioIntake
+from timar_ros.foreign.foreign_audio import ENCODINGS, PcmFormat, format_from_info
 from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk
-from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
-from timar_ros.nodes.foreign import ForeignTopic
-from timar_ros.nodes.process import run
+from timar_ros.ros import messages, qos
+from timar_ros.ros.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
+from timar_ros.ros.foreign_topics import ForeignTopic
+from timar_ros.ros.node_process import run
 
 
 class AudioBridge(ManagedNode):
-    """Takes ros-drivers' or mgonzs13's audio_common_msgs, ROS4HRI voices, audio_utils, or raw arrays of std_msgs."""
+    """Accepts ros-drivers' or mgonzs13's audio_common_msgs, ROS4HRI voices, audio_utils, or raw arrays of std_msgs."""
 
     PARAMETERS = (
         Parameter(
-            "input_topic", "audio", "topic to take audio from; its type is looked up and understood by its fields"
+            "input_topic", "audio", "topic of the input audio; the node finds its type and reads it by its fields"
         ),
-        Parameter("info_topic", "audio_info", "ros-drivers' AudioInfo with the format, if there is one"),
-        Parameter("voice_id", "", "a ROS4HRI voice: takes /humans/voices/<voice_id>/audio instead of `input_topic`"),
+        Parameter("info_topic", "audio_info", "topic of ros-drivers' AudioInfo (the audio's format), if there is one"),
+        Parameter("voice_id", "", "a ROS4HRI voice: read /humans/voices/<voice_id>/audio instead of `input_topic`"),
         Parameter("output_topic", "user/audio", "topic to publish AudioChunks on"),
-        Parameter("sample_rate", MODEL_RATE, "rate of audio that does not say its own [Hz]", 1000, 384_000),
-        Parameter("channels", 1, "interleaved channels of audio that does not say its own", 1, 64),
-        Parameter("encoding", "S16LE", "encoding of raw audio that does not say its own", choices=tuple(ENCODINGS)),
+        Parameter("sample_rate", MODEL_RATE, "rate of audio whose messages name no rate [Hz]", 1000, 384_000),
+        Parameter("channels", 1, "interleaved channels of audio whose messages name no channels", 1, 64),
+        Parameter("encoding", "S16LE", "encoding of raw audio whose messages name none", choices=tuple(ENCODINGS)),
     )
 
     def __init__(self, **options: Any) -> None:
@@ -35,29 +35,29 @@ class AudioBridge(ManagedNode):
         self.input: ForeignTopic | None = None
 
     def configure(self) -> None:
-        """Take the format from the parameters until an AudioInfo tells better."""
-        form = PcmFormat(self.value("sample_rate"), self.value("channels"), self.value("encoding"))
-        self._intake = AudioIntake(form)
+        """Use the parameters' format until an AudioInfo arrives."""
+        pcm_format = PcmFormat(self.value("sample_rate"), self.value("channels"), self.value("encoding"))
+        self._intake = AudioIntake(pcm_format)
         self._refused: str | None = None
         self._output = self.publish_on(AudioChunk, self.value("output_topic"), qos.audio())
 
     def activate(self) -> None:
-        """Look for the input."""
+        """Subscribe to the input."""
         voice = self.value("voice_id")
         topic = f"/humans/voices/{voice}/audio" if voice else self.value("input_topic")
         self._info = ForeignTopic(self, self.value("info_topic"), self._on_info, optional=True)
         self.input = ForeignTopic(self, topic, self._on_audio)
 
     def deactivate(self) -> None:
-        """Tell the receivers that this stream is over."""
+        """Publish the end of the stream."""
         if self._intake.position:
-            at, rate, stream = self._intake.position, self._intake.rate, self._intake.stream_id
-            self._output.publish(messages.audio_message(self.now_ns(), at, rate, [], stream_id=stream, end=True))
+            index, rate, stream = self._intake.position, self._intake.rate, self._intake.stream_id
+            self._output.publish(messages.audio_message(self.now_ns(), index, rate, [], stream_id=stream, end=True))
 
     def diagnose(self) -> Diagnosis:
-        """What comes in, and whether it can be trusted."""
+        """Report the input's format, stamps and losses."""
         rows = {
-            "input": (self.input.msgtype or "not there yet") if self.input else "",
+            "input": (self.input.msgtype or "no publisher yet") if self.input else "",
             "kind": self._intake.kind,
             "stamped at reception": str(self._intake.unstamped),
             "lost samples": str(self._intake.lost_samples),
@@ -67,7 +67,7 @@ class AudioBridge(ManagedNode):
         if self._refused is not None:
             return ERROR, self._refused, rows
         if self._intake.unstamped:
-            return WARN, "the input has no stamps: its time is the time of reception", rows
+            return WARN, "the input has no stamps: the node stamps it at reception", rows
         return OK, "bridging" if self._intake.kind else "waiting", rows
 
     def _on_info(self, message: Any) -> None:

@@ -1,8 +1,8 @@
-"""Node `audio_source`: a recorded conversation as live audio chunks and tracked motion, or a microphone.
+"""Node `audio_source`: publishes a recorded conversation as live audio and tracked motion, or a microphone's audio.
 
-A recording is played in real time, at a factor of it, or as fast as the consumers take it. At any pace but real time
+The node plays a recording in real time, at a multiple of real time, or as fast as the nodes answer. At any speed but 1
 the node publishes `/clock`, and the other nodes run with `use_sim_time`: one second of the conversation is one second
-everywhere.
+for all nodes.
 """
 
 from __future__ import annotations
@@ -12,40 +12,38 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from timar_ros.data.bag_foreign import AudioEvent, Event, MotionEvent
+from timar_ros.audio.devices import find_device
+from timar_ros.bags.bag_foreign import AudioEvent, Event, MotionEvent
 from timar_ros.errors import UserError
-from timar_ros.live.devices import find_device
 from timar_ros.motion import MOTION_RATE
 from timar_ros.msg import AudioChunk
-from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, Parameter
-from timar_ros.nodes.microphone import MicrophoneFeed
-from timar_ros.nodes.paced_source import PACING, PacedSource
-from timar_ros.nodes.pacing import Playing
-from timar_ros.nodes.playback import Recording, Step, load_recording, steps
-from timar_ros.nodes.process import run
+from timar_ros.node_parts.microphone import MicrophoneFeed
+from timar_ros.node_parts.paced_source import PACING, PacedSource
+from timar_ros.node_parts.pacing import Playing
+from timar_ros.node_parts.playback import Recording, Step, load_recording, steps
+from timar_ros.ros import qos
+from timar_ros.ros.base import OK, WARN, Diagnosis, Parameter
+from timar_ros.ros.node_process import run
 from timar_ros.streaming.resampling import audio_context
 
 SETTLE = 0.15
-"""At the very beginning the segmenter waits for its `max_lateness` [s] before it knows where the first turn begins."""
+"""At the start the segmenter waits for its `max_lateness` [s] before it knows where the first turn begins."""
 
 TAIL_SPEED = 5.0
-"""Pace of the simulated clock after the end when the recording went as fast as it was taken."""
+"""Speed of the simulated clock after the end of a recording that was played with speed 0."""
 
 
 class AudioSource(PacedSource):
     """Every activation plays the recording from its beginning, as a new stream."""
 
     PARAMETERS = (
-        Parameter("recording", "", "stereo audio file: left the user, right the agent"),
+        Parameter("recording", "", "stereo audio file: user left, agent right"),
         Parameter("user", "", "audio file of the user, instead of 'recording'"),
         Parameter("agent", "", "audio file of the agent, instead of 'recording'"),
-        Parameter("user_motion", "", "the user's tracked FLAME motion beside it (.npz with exp and pose)"),
+        Parameter("user_motion", "", "the user's tracked FLAME motion for the recording (.npz with exp and pose)"),
         Parameter("device", "", "microphone for the user's audio instead of a recording: name, number or 'default'"),
         Parameter("device_rate", 0, "rate to open the microphone with [Hz]; 0: its own", 0, 384_000),
-        Parameter("device_channels", 0, "channels to open the microphone with; 0: one if it can", 0, 64),
+        Parameter("device_channels", 0, "channels to open the microphone with; 0: one if possible", 0, 64),
         Parameter("chunk", 0.04, "length of an audio chunk [s]", 0.001, 1.0),
         Parameter("publish_clock", False, "publish /clock in the conversation's time; needed at any speed but 1"),
         Parameter("agent_lead", 0.0, "how long ahead of its time the agent's audio is published [s]", 0.0, 10.0),
@@ -59,7 +57,7 @@ class AudioSource(PacedSource):
         self._stream_id = 0
 
     def configure(self) -> None:
-        """Read the files, all at once: a file that fails must fail here."""
+        """Read all files, so that a wrong file fails here."""
         if self.value("device"):
             find_device(self.value("device"), "input")
             self._audio = {"user": self.publish_on(AudioChunk, "user/audio", qos.audio())}
@@ -74,7 +72,7 @@ class AudioSource(PacedSource):
             self.await_answers()
 
     def activate(self) -> None:
-        """Start to play, or to listen."""
+        """Start to play the recording, or to read the microphone."""
         if self.value("device"):
             self._microphone = MicrophoneFeed(
                 self,
@@ -96,7 +94,7 @@ class AudioSource(PacedSource):
         super().deactivate()
 
     def diagnose(self) -> Diagnosis:
-        """How far the recording is, or how the microphone does."""
+        """Report the position in the recording, or the state of the microphone."""
         if self._microphone is not None:
             rows = {name.replace("_", " "): str(value) for name, value in vars(self._microphone.counters).items()}
             if not self._microphone.present:
@@ -111,14 +109,14 @@ class AudioSource(PacedSource):
         return (WARN, "too slow for this speed", rows) if late else (OK, "playing", rows)
 
     def play(self, playing: Playing) -> None:
-        """Publish the recording, each piece when its last sample is over."""
+        """Publish the recording, each piece at the time of its last sample."""
         lead = float(self.value("agent_lead"))
-        # The stream's time 0. A simulated clock starts from the wall's time, so that stamps are times of day in a bag.
+        # The stream's time 0. A simulated clock starts at wall time, so that stamps in a bag are times of day.
         origin_ns = self.now_ns() + round(lead * 1e9)
-        begun = time.monotonic() + lead
+        started = time.monotonic() + lead
         self.tick(origin_ns - round(lead * 1e9))
         for step in steps(self.recording, float(self.value("chunk")), lead):
-            if not self._wait(playing, origin_ns, begun, step.seconds):
+            if not self._wait(playing, origin_ns, started, step.seconds):
                 return
             self.tick(origin_ns + round(step.seconds * 1e9))
             for event in self._events(origin_ns, step):
@@ -128,36 +126,34 @@ class AudioSource(PacedSource):
         self.get_logger().info(f"finished: {self.recording.seconds:.1f} s played")
         self._play_tail(playing, origin_ns)
 
-    def _wait(self, playing: Playing, origin_ns: int, begun: float, seconds: float) -> bool:
-        """Until the conversation's time is ``seconds``; False when told to stop."""
+    def _wait(self, playing: Playing, origin_ns: int, started: float, seconds: float) -> bool:
+        """Wait until the conversation's time is ``seconds``; False when the playing was stopped."""
         if self._speed > 0.0:
-            while (ahead := self._ahead(origin_ns, begun, seconds)) > 0.0 and not playing.sleep(ahead):
+            while (ahead := self._ahead(origin_ns, started, seconds)) > 0.0 and not playing.sleep(ahead):
                 pass
             if ahead < -0.1:
                 self.statistics.count("chunks late")
         elif not playing.wait_for(
-            lambda: seconds <= self._limit(playing.answered), float(self.value("answer_timeout"))
+            lambda: seconds <= self._latest_time(playing.answered), float(self.value("answer_timeout"))
         ):
-            self.get_logger().warning(f"turn {playing.answered} was never answered: going on without")
+            self.get_logger().warning(f"turn {playing.answered} got no answer in time: playing on")
             playing.note_answer(playing.answered)
         return not playing.stopped
 
-    def _ahead(self, origin_ns: int, begun: float, seconds: float) -> float:
-        """How long it is until the conversation's time is ``seconds`` [s]."""
+    def _ahead(self, origin_ns: int, started: float, seconds: float) -> float:
+        """Time left until the conversation's time is ``seconds`` [s]."""
         if not self._simulated:
-            return begun + seconds / self._speed - time.monotonic()
-        # Somebody else's clock: it can be looked at, but not slept by.
+            return started + seconds / self._speed - time.monotonic()
+        # Another node's clock: this thread can read it, but cannot sleep by it.
         return min((origin_ns - self.now_ns()) * 1e-9 + seconds, 0.005)
 
-    def _limit(self, answered: int) -> float:
-        # A turn is over with its first sample beyond it, and with what resampling needs.
+    def _latest_time(self, answered: int) -> float:
+        # A turn is complete when the first sample after it has come, and the samples that resampling needs.
         rates = (self.recording.user_rate, self.recording.agent_rate)
-        beyond = float(self.value("chunk")) + max(audio_context(rate) / rate for rate in rates)
-        motion = self.recording.motion
-        # Where the tracker lost the head, a turn waits for frames that may be late: here, for none that will come.
-        if not answered or (motion is not None and bool(np.isnan(motion).any())):
-            beyond += SETTLE
-        return (answered + int(self.value("turns_ahead"))) * self._turn_duration + beyond + 1e-9
+        context = float(self.value("chunk")) + max(audio_context(rate) / rate for rate in rates)
+        if not answered:
+            context += SETTLE
+        return (answered + int(self.value("turns_ahead"))) * self._turn_duration + context + 1e-9
 
     def _events(self, origin_ns: int, step: Step) -> Iterator[Event]:
         for piece in step.pieces:
@@ -171,11 +167,11 @@ class AudioSource(PacedSource):
             yield MotionEvent(stamp_ns, stamp_ns, rate, step.frames)
 
     def _play_tail(self, playing: Playing, origin_ns: int) -> None:
-        """Let the simulated clock run on, so that what was delayed still comes out, once all turns are answered."""
+        """Let the simulated clock run on once all turns are answered, so that delayed output still comes out."""
         if self._ticks is None:
             return
         chunk = float(self.value("chunk"))
-        # Less than a frame at the end makes no turn.
+        # An incomplete frame at the end makes no turn.
         frames = int(self.recording.seconds * MOTION_RATE + 1e-9)
         last_turn = math.ceil(frames / (self._turn_duration * MOTION_RATE) - 1e-6)
         if self._speed == 0.0:

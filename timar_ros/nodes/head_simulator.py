@@ -1,7 +1,7 @@
-"""Node `head_simulator`: a simulated head that obeys commands as a robot's controllers do.
+"""Node `head_simulator`: a simulated head that follows commands as a robot's controllers do.
 
-Takes trajectories by joint_trajectory_controller's rules, forward commands, and head poses; publishes joint states,
-with noise and delay on request, and its URDF, so that a recording can be shown in 3D; films itself.
+The node accepts trajectories by joint_trajectory_controller's rules, forward commands, and head poses. It publishes
+joint states, with noise and delay on request, and its URDF for 3D viewers; it can film the head.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from timar_ros.errors import UserError
-from timar_ros.nodes import qos
-from timar_ros.nodes.base import OK, WARN, Diagnosis, ManagedNode, Parameter
-from timar_ros.nodes.joint_messages import joint_state_message
-from timar_ros.nodes.messages import MessageError, to_ns
-from timar_ros.nodes.process import run
 from timar_ros.resources import share
 from timar_ros.retarget.kinematics import Neck
 from timar_ros.retarget.profile import load_profile
+from timar_ros.ros import qos
+from timar_ros.ros.base import OK, WARN, Diagnosis, ManagedNode, Parameter
+from timar_ros.ros.joint_messages import joint_state_message
+from timar_ros.ros.messages import MessageError, to_ns
+from timar_ros.ros.node_process import run
 from timar_ros.simulation.controller import ForwardController, RejectedError, TrajectoryController
 from timar_ros.simulation.head import make_head
 from timar_ros.simulation.render import Camera, Film, write_png
 
 MAX_BACKLOG_NS = 5_000_000_000
-"""A leap of the clock beyond this is not lived through."""
+"""The node does not simulate the time of a clock step larger than this."""
 
 
 class HeadSimulator(ManagedNode):
@@ -44,27 +44,25 @@ class HeadSimulator(ManagedNode):
         Parameter("engine", "auto", "dynamics; auto: MuJoCo if installed", choices=("auto", "mujoco", "kinematic")),
         Parameter("rate", 100.0, "control steps and joint states per second [Hz]", 10.0, 1000.0),
         Parameter("noise", 0.0, "standard deviation of the measured positions' noise [rad]", 0.0, 0.1),
-        Parameter("delay", 0.0, "how late joint states are told; their stamps say when they were true [s]", 0.0, 1.0),
-        Parameter("allow_partial_joints_goal", True, "as the controller's: take trajectories that leave joints out"),
+        Parameter("delay", 0.0, "delay of published joint states; stamps are measurement times [s]", 0.0, 1.0),
+        Parameter("allow_partial_joints_goal", True, "as the controller's: accept trajectories that leave out joints"),
         Parameter(
             "interpolate_from_desired_state",
             True,
             "as the controller's: a new trajectory begins at the last command; false: at the measured position",
         ),
-        Parameter(
-            "servo_lag", 0.0, "time constant by which the kinematic engine's joints stay behind [s]", 0.0, 1.0
-        ),
+        Parameter("servo_lag", 0.0, "time constant of the kinematic engine's joints [s]", 0.0, 1.0),
         Parameter(
             "lag",
             0.0,
-            "how far the head stays behind the clock; trajectories then wait for their stamps. For a clock that runs "
-            "faster than messages travel: at speed 0 it is a turn ahead before a trajectory comes [s]",
+            "how far the head stays behind the clock; trajectories then wait for their stamps. For a clock faster than "
+            "the messages' transport: at speed 0 the clock is a turn ahead before a trajectory comes [s]",
             0.0,
             60.0,
         ),
-        Parameter("seed", 0, "what the noise comes from", 0),
+        Parameter("seed", 0, "seed of the noise", 0),
         Parameter("film", "", "MP4 file of the moving head; empty: none"),
-        Parameter("picture", "", "PNG file of the head, written when it is deactivated; empty: none"),
+        Parameter("picture", "", "PNG file of the head, written at deactivation; empty: none"),
         Parameter("film_rate", 25.0, "pictures per second of the film [Hz]", 1.0, 60.0),
         Parameter("width", 640, "width of the pictures [pixels]", 64, 1920),
         Parameter("height", 480, "height of the pictures [pixels]", 64, 1080),
@@ -77,7 +75,7 @@ class HeadSimulator(ManagedNode):
         self._films = contextlib.ExitStack()
 
     def configure(self) -> None:
-        """Build the head and its controllers, open the ways in and out."""
+        """Create the head, its controllers, publishers and subscriptions."""
         self._profile = load_profile(self.value("robot"))
         self._head = make_head(self._profile, self.value("engine"), self.value("servo_lag"))
         self._neck = Neck(self._profile)
@@ -97,8 +95,8 @@ class HeadSimulator(ManagedNode):
         self.get_logger().info(f"simulating {self._profile.title} ({self._head.engine})")
 
     def activate(self) -> None:
-        """Say what the head looks like, hold it where it is; begin to film."""
-        with contextlib.suppress(UserError):  # only of the package's own robots there is a description
+        """Publish the description, hold the head at its position, start the film."""
+        with contextlib.suppress(UserError):  # only the package's own robots have a description
             text = share("urdf", f"{self._profile.name}.urdf").read_text(encoding="utf-8")
             self._description.publish(String(data=text))
         self._controller.reset(self._head.read().position)
@@ -122,10 +120,10 @@ class HeadSimulator(ManagedNode):
             self.get_logger().warning(f"no pictures: {error}")
 
     def deactivate(self) -> None:
-        """Live up to the clock, finish film and picture."""
+        """Simulate up to the clock's time, finish film and picture."""
         if self._time_ns:
-            self._live(self.now_ns())
-            self._tell(self._time_ns)
+            self._simulate_until(self.now_ns())
+            self._publish_states(self._time_ns)
         if self._camera is not None:
             if self.value("picture"):
                 write_png(Path(self.value("picture")), self._camera.draw())
@@ -135,10 +133,10 @@ class HeadSimulator(ManagedNode):
         self._film = None
 
     def cleanup(self) -> None:
-        """Nothing is left behind that `configure` would not make anew."""
+        """`configure` replaces all that it created."""
 
     def diagnose(self) -> Diagnosis:
-        """The engine, and whether commands were refused."""
+        """Report the engine and rejected commands."""
         rows = {"engine": self._head.engine, "robot": self._profile.name, "film": str(self._film is not None)}
         rejected = sum(self.statistics.grown(f"{t} rejected") for t in ("joint_trajectory", "commands", "head_pose"))
         if rejected:
@@ -148,7 +146,7 @@ class HeadSimulator(ManagedNode):
     # Commands -------------------------------------------------------------------------------------------------------
 
     def _take_trajectory(self, message: JointTrajectory) -> None:
-        # A controller replaces its trajectory at once; behind the clock, "at once" is when the stamp's time has come.
+        # A controller replaces its trajectory at once; with a lag, the trajectory waits until its stamp.
         if self._lag_ns and to_ns(message.header.stamp) > self._time_ns:
             self._queued.append(message)
         else:
@@ -203,11 +201,11 @@ class HeadSimulator(ManagedNode):
             self._next_picture_ns = now
             self._waiting.clear()
             self._queued.clear()
-            self._live(now)  # once without lag: where the head is must be known at the start
-        self._live(now - self._lag_ns)
-        self._tell(now)
+            self._simulate_until(now)  # once without lag: other nodes need the head's position at the start
+        self._simulate_until(now - self._lag_ns)
+        self._publish_states(now)
 
-    def _live(self, until: int) -> None:
+    def _simulate_until(self, until: int) -> None:
         """Simulate up to a time."""
         while self._time_ns + self._period_ns <= until:
             self._time_ns += self._period_ns
@@ -217,18 +215,18 @@ class HeadSimulator(ManagedNode):
                 except MessageError as error:
                     self.statistics.count("joint_trajectory rejected")
                     self.get_logger().warning(f"joint_trajectory: message rejected: {error}")
-            self._head.command(self._wanted() if self._commanded is None else self._commanded)
+            self._head.command(self._controller_command() if self._commanded is None else self._commanded)
             self._head.step(self._period_ns * 1e-9)
             self._measure()
             self._draw()
 
-    def _wanted(self) -> NDArray[np.float64]:
-        """What the controller commands in the cycle that ends now."""
+    def _controller_command(self) -> NDArray[np.float64]:
+        """The controller's command in the cycle that ends now."""
         measured = self._head.read()
         begin = self._time_ns - self._period_ns
         return self._controller.update(begin, self._period_ns, measured.position, measured.velocity)[0]
 
-    def _tell(self, now: int) -> None:
+    def _publish_states(self, now: int) -> None:
         """Publish the joint states that are due."""
         late = now - round(self.value("delay") * 1e9)
         while self._waiting and self._waiting[0][0] <= late:
@@ -252,9 +250,9 @@ class HeadSimulator(ManagedNode):
 
 
 def _rows(name: str, rows: list[Any]) -> NDArray[np.float64] | None:
-    """A part of all points as [N, J]; None where no point has it.
+    """One field of all points as [N, J]; None where no point has the field.
 
-    :raises RejectedError: some points have it and some not, or in different numbers.
+    :raises RejectedError: when only some points have the field, or with different lengths.
     """
     lengths = {len(row) for row in rows}
     if lengths <= {0}:

@@ -1,4 +1,4 @@
-"""Node `partner_selector`: of several people, the one who speaks becomes the user of the conversation."""
+"""Node `partner_selector`: makes the person who speaks, of several people, the user of the conversation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from timar_ros.data.foreign_audio import ENCODINGS, PcmFormat
-from timar_ros.live.intake import AudioIntake, Piece
-from timar_ros.live.vad import FRAME, ActiveSpeaker, VoiceActivity
+from timar_ros.audio.intake import AudioIntake, Piece
+from timar_ros.audio.vad import FRAME, ActiveSpeaker, VoiceActivity
+from timar_ros.foreign.foreign_audio import ENCODINGS, PcmFormat
 from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk, FlameMotion
-from timar_ros.nodes import messages, qos
-from timar_ros.nodes.base import ERROR, OK, Diagnosis, ManagedNode, Parameter
-from timar_ros.nodes.foreign import ForeignTopic
-from timar_ros.nodes.parameters import names
-from timar_ros.nodes.process import run
+from timar_ros.ros import messages, qos
+from timar_ros.ros.base import ERROR, OK, Diagnosis, ManagedNode, Parameter
+from timar_ros.ros.foreign_topics import ForeignTopic
+from timar_ros.ros.node_process import run
+from timar_ros.ros.parameters import names
 
 
 def _pattern_fault(value: str) -> str | None:
@@ -24,29 +24,29 @@ def _pattern_fault(value: str) -> str | None:
 
 
 class Person:
-    """What is known of one candidate."""
+    """One candidate's input and speech detector."""
 
-    def __init__(self, form: PcmFormat) -> None:
-        self.intake = AudioIntake(form)
+    def __init__(self, pcm_format: PcmFormat) -> None:
+        self.intake = AudioIntake(pcm_format)
         self.vad: VoiceActivity | None = None
         self.topics: list[ForeignTopic] = []
 
 
 class PartnerSelector(ManagedNode):
-    """Passes one person's voice (and head) on as the user's, and starts a fresh history when the person changes."""
+    """Republishes one person's voice (and head) as the user's; resets the history when the person changes."""
 
     PARAMETERS = (
-        Parameter("candidates", [""], "names of the people; none: whom ROS4HRI tracks (/humans/voices/tracked)"),
-        Parameter("partner_id", "", "always this person; empty: whoever speaks", dynamic=True),
+        Parameter("candidates", [""], "names of the people; none: ROS4HRI's list (/humans/voices/tracked)"),
+        Parameter("partner_id", "", "name of a fixed partner; empty: the person who speaks", dynamic=True),
         Parameter("audio_pattern", "/humans/voices/{id}/audio", "a person's audio topic", check=_pattern_fault),
         Parameter("motion_pattern", "", "a person's FlameMotion topic, if there is one", check=_pattern_fault),
-        Parameter("sample_rate", MODEL_RATE, "rate of audio that does not say its own [Hz]", 1000, 384_000),
-        Parameter("channels", 1, "interleaved channels of audio that does not say its own", 1, 64),
-        Parameter("encoding", "S16LE", "encoding of raw audio that does not say its own", choices=tuple(ENCODINGS)),
-        Parameter("take_after", 0.6, "speech within a second that makes somebody the partner [s]", 0.1, 1.0),
-        Parameter("hold", 2.0, "silence after which a partner may be replaced [s]", 0.0, 60.0),
-        Parameter("strictness", 2, "0: much is taken for speech, 3: little", 0, 3),
-        Parameter("reset_service", "timar_inference/reset", "called when the partner changes; empty: not"),
+        Parameter("sample_rate", MODEL_RATE, "rate of audio whose messages name no rate [Hz]", 1000, 384_000),
+        Parameter("channels", 1, "interleaved channels of audio whose messages name no channels", 1, 64),
+        Parameter("encoding", "S16LE", "encoding of raw audio whose messages name none", choices=tuple(ENCODINGS)),
+        Parameter("take_after", 0.6, "speech within one second that makes a person the partner [s]", 0.1, 1.0),
+        Parameter("hold", 2.0, "silence after which another person may become the partner [s]", 0.0, 60.0),
+        Parameter("strictness", 2, "the detector's strictness; 0: much sound counts as speech, 3: little", 0, 3),
+        Parameter("reset_service", "timar_inference/reset", "service to call when the partner changes; empty: none"),
     )
 
     def __init__(self, **options: Any) -> None:
@@ -54,8 +54,8 @@ class PartnerSelector(ManagedNode):
         self.partner = ""
 
     def configure(self) -> None:
-        """Create the outputs; a wrong library or format shows here."""
-        self._form = PcmFormat(self.value("sample_rate"), self.value("channels"), self.value("encoding"))
+        """Create the publishers; check the library and the format."""
+        self._pcm_format = PcmFormat(self.value("sample_rate"), self.value("channels"), self.value("encoding"))
         VoiceActivity(MODEL_RATE, self.value("strictness"))
         self._people: dict[str, Person] = {}
         self._speaker = ActiveSpeaker(take_after=self.value("take_after"), hold=self.value("hold"))
@@ -69,48 +69,48 @@ class PartnerSelector(ManagedNode):
         self.partner = ""
 
     def cleanup(self) -> None:
-        """Let the client go."""
+        """Destroy the service client."""
         if getattr(self, "_reset", None) is not None:
             self.destroy_client(self._reset)
             self._reset = None
 
     def activate(self) -> None:
-        """Listen to everybody."""
+        """Subscribe to all candidates."""
         people = names(self.value("candidates"))
         for person in people:
-            self._meet(person)
+            self._add_person(person)
         self._tracked = None if people else ForeignTopic(self, "/humans/voices/tracked", self._on_tracked, depth=1)
         if self.value("partner_id"):
             self._choose(self.value("partner_id"))
 
     def changed(self, name: str, value: Any) -> None:
-        """Another partner by hand."""
+        """Parameter `partner_id`: set the partner."""
         if name == "partner_id" and value and self.phase == "active":
-            self._meet(value)
+            self._add_person(value)
             self._choose(value)
 
     def diagnose(self) -> Diagnosis:
-        """Who is the partner, and who else is there."""
+        """Report the partner and the candidates."""
         faults = [topic.fault for person in self._people.values() for topic in person.topics if topic.fault]
         if self._tracked is not None and self._tracked.fault:
             faults.append(self._tracked.fault)
         rows = {"partner": self.partner, "people": ", ".join(sorted(self._people))}
-        return (ERROR, faults[0], rows) if faults else (OK, self.partner or "nobody speaks", rows)
+        return (ERROR, faults[0], rows) if faults else (OK, self.partner or "no partner yet", rows)
 
     def _on_tracked(self, message: Any) -> None:
         for person in message.ids:
-            self._meet(person)
-        # Trackers give new names to everybody who comes by: who has gone is forgotten, and met anew when back.
+            self._add_person(person)
+        # Trackers give each visitor a new name, so the node removes people who have left.
         for person in set(self._people) - set(message.ids):
             self._speaker.forget(person)
             if person not in (self.partner, self.value("partner_id")):
                 for topic in self._people.pop(person).topics:
                     topic.close()
 
-    def _meet(self, name: str) -> None:
+    def _add_person(self, name: str) -> None:
         if name in self._people:
             return
-        person = self._people[name] = Person(self._form)
+        person = self._people[name] = Person(self._pcm_format)
         topic = self.value("audio_pattern").replace("{id}", name)
         person.topics.append(ForeignTopic(self, topic, lambda m: self._on_audio(name, m), optional=True))
         if self.value("motion_pattern"):
@@ -119,7 +119,7 @@ class PartnerSelector(ManagedNode):
 
     def _on_audio(self, name: str, message: Any) -> None:
         person = self._people.get(name)
-        if person is None:  # gone meanwhile
+        if person is None:  # has left meanwhile
             return
         piece = person.intake.push(message, self.now_ns())
         if piece is None:
@@ -160,7 +160,7 @@ class PartnerSelector(ManagedNode):
             if self._reset.service_is_ready():
                 self._reset.call_async(Trigger.Request())
             else:
-                self.get_logger().warning(f"no {self._reset.srv_name}: the history of {previous} goes on with {name}")
+                self.get_logger().warning(f"no {self._reset.srv_name}: the history of {previous} continues with {name}")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Node `recorder`: writes every topic of the graph into a bag, as the bytes that came, and accounts for losses."""
+"""Node `recorder`: writes every topic of the graph into a bag, as serialized bytes, and counts losses."""
 
 from __future__ import annotations
 
@@ -6,44 +6,49 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    InvalidQoSProfileException,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 from rosbags.interfaces import Qos as BagQos
 
-from timar_ros.data.bag_recorder import BagRecorder, RecordingSummary
-from timar_ros.data.bags import TOPICS, bag_qos, is_latched
+from timar_ros.bags.bag_files import TOPICS, bag_qos, is_latched
+from timar_ros.bags.bag_recorder import BagRecorder, RecordingSummary
 from timar_ros.errors import UserError
-from timar_ros.nodes.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
-from timar_ros.nodes.foreign import adapted
-from timar_ros.nodes.parameters import names
-from timar_ros.nodes.process import run
+from timar_ros.files.reading import read_yaml
+from timar_ros.graph.description import NOT_RECORDED
 from timar_ros.resources import share
+from timar_ros.ros.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
+from timar_ros.ros.foreign_topics import adapted
+from timar_ros.ros.node_process import run
+from timar_ros.ros.parameters import names
 
 RCLError = rclpy_implementation.RCLError
 
 DISCOVERY_PERIOD = 0.25
-"""Time between two looks for new topics [s]."""
+"""Time between two searches for new topics [s]."""
 
 DEPTH = 1000
-"""Messages a subscription may hold: 20 s of 20 ms chunks."""
+"""Queue depth of a subscription: 20 s of 20 ms chunks."""
 
 
 class Recorder(ManagedNode):
-    """Records from activation to deactivation; topics that appear meanwhile are taken up as they come."""
+    """Records from activation to deactivation; adds topics as they appear."""
 
     PARAMETERS = (
         Parameter("path", "", "folder of the bag to write; it must not exist yet"),
         Parameter("storage", "mcap", "kind of bag", choices=("mcap", "sqlite3")),
         Parameter("compress", False, "compress with zstd (chunks for mcap, messages for sqlite3)"),
-        Parameter("cache_megabytes", 100, "how much may wait for the disk before messages are dropped", 1, 100_000),
+        Parameter("cache_megabytes", 100, "size of the write cache; when it is full, messages drop", 1, 100_000),
         Parameter("topics", [""], "names of the only topics to record; none: all of the graph"),
-        Parameter("exclude", ["/rosout", "/parameter_events"], "names of topics to leave out"),
-        Parameter(
-            "qos_profiles", "", "YAML file of QoS by topic, as ros2 bag takes it; none: config/recording_qos.yaml"
-        ),
+        Parameter("exclude", list(NOT_RECORDED), "names of topics to leave out"),
+        Parameter("qos_profiles", "", "YAML file of QoS by topic, as for ros2 bag; empty: config/recording_qos.yaml"),
     )
 
     recorder: BagRecorder | None = None
@@ -53,7 +58,7 @@ class Recorder(ManagedNode):
         super().__init__(name, **options)
 
     def configure(self) -> None:
-        """Subscribe to what is known beforehand, so that nothing is missed to discovery."""
+        """Subscribe to the package's own topics before discovery, so that no message is missed."""
         if not self.value("path"):
             raise UserError("parameter 'path' is empty: name the folder of the bag to write")
         if Path(self.value("path")).exists():
@@ -67,14 +72,14 @@ class Recorder(ManagedNode):
         for name, msgtype in TOPICS.items():
             topic = self.resolve_topic_name(name)
             if self._wanted(topic):
-                self._take_up(topic, msgtype, self._overrides.get(topic) or _profile(latched=is_latched(topic)))
-        timer = self.create_timer(DISCOVERY_PERIOD, self._discover)
+                self._subscribe_to(topic, msgtype, self._overrides.get(topic) or _profile(latched=is_latched(topic)))
+        timer = self.create_timer(DISCOVERY_PERIOD, self.guard("discovery", self._discover))
         self._scope["subscriptions"] = self._drop_subscriptions
         self._scope[timer] = lambda: self.destroy_timer(timer)
         self._discover()
 
     def activate(self) -> None:
-        """Open the bag; what is latched has come already and goes in first."""
+        """Open the bag; write latched messages that have come already first."""
         self.recorder = BagRecorder(
             self.value("path"),
             storage=self.value("storage"),
@@ -86,7 +91,7 @@ class Recorder(ManagedNode):
             self._store(topic, data)
 
     def deactivate(self) -> None:
-        """Close the bag and say what is in it."""
+        """Close the bag and log its contents."""
         if self.recorder is None:
             return
         self._drain()
@@ -96,11 +101,11 @@ class Recorder(ManagedNode):
             self.get_logger().info(line)
 
     def cleanup(self) -> None:
-        """Forget what was held back."""
+        """Drop early messages."""
         self._early = []
 
     def diagnose(self) -> Diagnosis:
-        """How much was written, what waits, what is missing."""
+        """Report written, dropped and lost messages."""
         if self.recorder is None:
             return OK, "not recording", {}
         losses = self.recorder.losses
@@ -122,7 +127,7 @@ class Recorder(ManagedNode):
         try:
             return {self.resolve_topic_name(name) for name in names(self.value(parameter))}
         except (RCLError, InvalidTopicNameException) as error:
-            # Without where in rcl's sources it was found.
+            # rcl appends the place in its sources, which tells the user nothing.
             reason = str(error).split(", at ")[0].removeprefix("failed to resolve name: ")
             raise UserError(f"parameter '{parameter}': {reason}") from error
 
@@ -138,17 +143,17 @@ class Recorder(ManagedNode):
                 publishers = self.get_publishers_info_by_topic(topic)
                 if not publishers:
                     continue
-                self._take_up(topic, types[0], adapted([p.qos_profile for p in publishers], DEPTH))
+                self._subscribe_to(topic, types[0], adapted([p.qos_profile for p in publishers], DEPTH))
             else:
-                self._take_up(topic, types[0], self._overrides[topic])
+                self._subscribe_to(topic, types[0], self._overrides[topic])
 
-    def _take_up(self, topic: str, msgtype: str, profile: QoSProfile) -> None:
-        """Subscribe, or subscribe anew where the publishers offer less than we asked for."""
-        held = self._subscriptions_by_topic.get(topic)
-        if held is not None:
-            if (held[1].reliability, held[1].durability) == (profile.reliability, profile.durability):
+    def _subscribe_to(self, topic: str, msgtype: str, profile: QoSProfile) -> None:
+        """Subscribe, or subscribe again when the publishers' QoS has changed."""
+        existing = self._subscriptions_by_topic.get(topic)
+        if existing is not None:
+            if (existing[1].reliability, existing[1].durability) == (profile.reliability, profile.durability):
                 return
-            self.destroy_subscription(held[0])
+            self.destroy_subscription(existing[0])
         message_type = _import_type(msgtype)
         if message_type is None:
             self._unknown.add(topic)
@@ -162,22 +167,23 @@ class Recorder(ManagedNode):
         def take(data: bytes) -> None:
             self._store(topic, data)
 
+        guarded = self.guard(topic, take)
         try:
-            made = self.create_subscription(
+            subscription = self.create_subscription(
                 message_type,
                 topic,
-                take,
+                guarded,
                 profile,
                 raw=True,
                 event_callbacks=SubscriptionEventCallbacks(message_lost=lost),
             )
         except UnsupportedEventTypeError:
-            made = self.create_subscription(message_type, topic, take, profile, raw=True)
-        self._subscriptions_by_topic[topic] = (made, profile, msgtype)
+            subscription = self.create_subscription(message_type, topic, guarded, profile, raw=True)
+        self._subscriptions_by_topic[topic] = (subscription, profile, msgtype)
 
     def _store(self, topic: str, data: bytes) -> None:
         now = self.now_ns()
-        # Before activation only what is latched is kept; a simulated clock stands at 0 until its first tick.
+        # Before activation only latched messages are kept; a simulated clock stands at 0 until its first tick.
         if self.recorder is None or now == 0:
             if is_latched(topic) or (now == 0 and self.recorder is not None):
                 self._early.append((topic, data))
@@ -197,7 +203,7 @@ class Recorder(ManagedNode):
         self.recorder.push(topic, now, data)
 
     def _drain(self) -> None:
-        """Take what has arrived already: a transition runs on the executor's thread, which takes nothing meanwhile."""
+        """Store the messages that have arrived: during a transition the executor's thread takes no messages."""
         for topic, (subscription, _, _) in list(self._subscriptions_by_topic.items()):
             for _ in range(DEPTH):
                 taken = subscription.handle.take_message(subscription.msg_type, True)
@@ -212,7 +218,7 @@ class Recorder(ManagedNode):
 
 
 def describe(summary: RecordingSummary) -> list[str]:
-    """What a finished recording holds and lacks, in lines for a log."""
+    """A finished recording's contents and losses, as lines for a log."""
     count = sum(summary.messages.values())
     lines = [f"{summary.path}: {count} messages on {len(summary.messages)} topics, {summary.seconds:.1f} s"]
     for what, by_topic in (
@@ -238,7 +244,7 @@ def _profile(*, latched: bool) -> QoSProfile:
 def _to_bag(profile: QoSProfile) -> BagQos:
     return bag_qos(
         latched=profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
-        # Fast DDS does not tell a remote publisher's depth; 0 would mean nothing to a player.
+        # Fast DDS does not report a remote publisher's depth; a player cannot use 0.
         depth=profile.depth or 100,
         reliable=profile.reliability != ReliabilityPolicy.BEST_EFFORT,
     )
@@ -255,11 +261,11 @@ def _import_type(msgtype: str) -> type | None:
 def _read_profiles(path: str) -> dict[str, QoSProfile]:
     """QoS by topic from a YAML file in rosbag2's format.
 
-    :raises UserError: when the file cannot be read or an entry is not understood.
+    :raises UserError: when the file cannot be read or an entry is invalid.
     """
     file = Path(path) if path else share("config", "recording_qos.yaml")
+    entries = read_yaml(file, "QoS file") or {}
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         return {
             str(topic): QoSProfile(
                 history=HistoryPolicy[str(entry.get("history", "keep_last")).upper()],
@@ -269,8 +275,8 @@ def _read_profiles(path: str) -> dict[str, QoSProfile]:
             )
             for topic, entry in entries.items()
         }
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"QoS file {file} is not understood: {' '.join(str(error).split())}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, InvalidQoSProfileException) as error:
+        raise UserError(f"QoS file {file} is invalid: {' '.join(str(error).split())}") from error
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Chains of rotations that have a closed form: Euler angles about a neck's own axes, in its own order."""
+"""Chains of rotations with a closed form: Euler angles about a neck's own axes, in the neck's own order."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 Float = NDArray[np.float64]
-# Which missing axis comes first when the neck's own are used up: roll (x) last, so that gaze is kept.
+# Order of missing axes after the neck's own: roll (x) last, so that the gaze is kept.
 MISSING_ORDER = (2, 1, 0)
 
 
 class EulerChain:
-    """Angles about three axes of which the neighbours are orthogonal, in closed form.
+    """Angles about three axes, in closed form; neighbouring axes are orthogonal.
 
     With ``a1`` turned out of the orthogonal triple by ``tilt`` about ``a2`` (a neck mounted at a slant, as Reachy 2's),
-    ``rot(a1, t1) = rot(a2, tilt) rot(a1', t1) rot(a2, -tilt)``, so that the rest is Euler angles in the triple's basis.
+    ``rot(a1, t1) = rot(a2, tilt) rot(a1', t1) rot(a2, -tilt)``, so that Euler angles in the triple's basis remain.
     """
 
     def __init__(self, second: Float, third: Float, tilt: float) -> None:
@@ -27,7 +27,7 @@ class EulerChain:
 
     @classmethod
     def of(cls, axes: Float) -> EulerChain | None:
-        """The chain of one to three signed axes [J, 3], completed by the missing ones; None if it has no such form."""
+        """The chain of one to three signed axes [J, 3], completed by the missing ones; None without a closed form."""
         rows = list(axes)
         for missing in MISSING_ORDER:
             if len(rows) < 3 and all(abs(row[missing]) < 1e-9 for row in rows):
@@ -37,13 +37,13 @@ class EulerChain:
         first, second, third = rows
         straight = np.cross(second, third)
         tilt = float(np.arctan2(np.cross(straight, first) @ second, straight @ first))
-        # Without the first axis in the plane of the other two's normal, gimbal lock would lie in the middle.
+        # If the first axis is nearly in line with the third, gimbal lock lies in the middle of the range.
         return cls(second, third, tilt) if abs(np.cos(tilt)) > 0.5 else None
 
     def angles(self, wanted: Rotation) -> tuple[Float, Float]:
         """Both sets of angles, each [N, 3] and within -pi and pi."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # gimbal lock: any of the equivalent answers will do
+            warnings.simplefilter("ignore")  # gimbal lock: any of the equivalent solutions is good
             turned = self._basis.inv() * (self._upright * wanted) * self._basis
             first = np.atleast_2d(turned.as_euler("XYZ"))
         second = np.stack([first[:, 0] + np.pi, np.pi - first[:, 1], first[:, 2] + np.pi], axis=1)
@@ -57,7 +57,7 @@ def _wrapped(angles: Float) -> Float:
 
 
 class ParallelJoints:
-    """Neighbouring joints about the same axis, taken together: only the sum of their angles turns the head.
+    """Groups of neighbouring joints about the same axis: only the sum of a group's angles turns the head.
 
     :param axes: signed unit axes at the neutral pose, shape [J, 3].
     :param lower: lowest angle of each joint from neutral, shape [J], rad.
@@ -81,15 +81,15 @@ class ParallelJoints:
         self.upper = np.array([self._upper[group].sum() for group in groups])
 
     def share(self, sums: Float) -> Float:
-        """Angles [N, J] for sums [N, groups] within ``lower`` and ``upper``: the most comfortable.
+        """The most comfortable angles [N, J] for sums [N, groups], within ``lower`` and ``upper``.
 
-        That is the smallest sum of squares, each angle measured in its joint's range.
+        Most comfortable: the smallest sum of squares, each angle relative to its joint's range.
         """
         result = np.empty((len(sums), len(self._signs)))
         for column, group in enumerate(self._groups):
             left, free = sums[:, column].copy(), np.ones((len(sums), len(group)), dtype=bool)
             angles = np.zeros((len(sums), len(group)))
-            for _ in group:  # each time round, one more joint may have met its limit
+            for _ in group:  # each round, one more joint may reach its limit
                 weights = free * self._ranges[group] ** 2
                 part = weights * (left / np.maximum(weights.sum(axis=1), 1e-300))[:, None]
                 angles = np.where(free, part, angles)

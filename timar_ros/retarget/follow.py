@@ -1,13 +1,13 @@
 """Following a wanted curve within position, velocity, acceleration and jerk limits.
 
-The curve is known some way ahead. Where it keeps the limits it is followed exactly, without any lag. Where it does not
-(a step, a turn that is too fast), each joint leaves it on a time-optimal path of Ruckig (Berscheid and Kroeger, 2021)
-that meets it again, with its velocity and acceleration, at the first tick where it can. Before any piece of a path is
-taken it must end in a safe state (:mod:`timar_ros.retarget.stopping`); otherwise the joint does its fastest stop,
-which from a safe state is always within the limits.
+The follower knows the curve for a limited look-ahead. Where the curve keeps the limits, joints follow it exactly,
+without any lag. Where it does not (a step, a turn that is too fast), each joint leaves it on a time-optimal path of
+Ruckig (Berscheid and Kroeger, 2021), which meets the curve's position, velocity and acceleration at the first possible
+tick. Every piece of a path must end in a safe state (:mod:`timar_ros.retarget.stopping`); otherwise the joint does its
+fastest stop, which from a safe state is always within the limits.
 
-Time runs in ticks of the output. Decisions are taken at the borders of segments of a few ticks that lie on the
-absolute grid of ticks, from what is known then; so the result does not depend on how a caller cuts up time.
+Time runs in ticks of the output. The follower decides at the borders of segments of a few ticks on the absolute grid of
+ticks, from the curve known then; so the result does not depend on how a caller divides time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Float = NDArray[np.float64]
 SEGMENT = 0.04
 HORIZON = 0.6
 GENTLE = 0.12
-# Inner limits leave room for rounding: differences of the output's numbers must keep the outer ones to 1e-6.
+# Inner limits leave room for rounding: differences of output numbers must keep the outer limits to 1e-6.
 INNER = 1 - 1e-4
 TINY = 1e-9
 
@@ -35,7 +35,7 @@ TINY = 1e-9
 class Curve:
     """A wanted curve at consecutive ticks: arrays [N, J].
 
-    Up to the next tick, ``jerk`` is its largest magnitude and ``bend`` by how much it changes at a knot in between.
+    ``jerk`` is the largest magnitude of the jerk up to the next tick, and ``bend`` its change at a knot in between.
     """
 
     position: Float
@@ -98,19 +98,21 @@ class _Planner:
 
         :param duration: stretch the path to this time [s].
         """
-        given = self._input
-        given.current_position, given.current_velocity, given.current_acceleration = ([x] for x in state.tolist())
+        solver_input = self._input
+        solver_input.current_position, solver_input.current_velocity, solver_input.current_acceleration = (
+            [x] for x in state.tolist()
+        )
         # Rounding noise in place of an exact 0 makes Ruckig's case distinctions fail.
         velocity, acceleration = (0.0 if abs(x) < 1e-9 else x for x in (target[1], target[2]))
-        given.target_position, given.target_velocity, given.target_acceleration = (
+        solver_input.target_position, solver_input.target_velocity, solver_input.target_acceleration = (
             [target[0]],
             [velocity],
             [acceleration],
         )
-        given.minimum_duration = duration
+        solver_input.minimum_duration = duration
         try:
-            result = self._solver.calculate(given, self.path)
-        except ruckig.RuckigError:  # its numerics gave up, which the caller answers by another target or a stop
+            result = self._solver.calculate(solver_input, self.path)
+        except ruckig.RuckigError:  # no numerical solution; the caller tries another target or stops
             return None
         return float(self.path.duration) if result >= 0 else None
 
@@ -139,12 +141,12 @@ class Follower:
         joints = len(profile.joints)
         self.state = np.zeros((joints, 3))
         self._locked = np.zeros(joints, dtype=bool)
-        self._meet = np.zeros(joints, dtype=np.int64)  # tick at which each joint is to be on the curve again
-        self._earliest = 0  # tick before which a joint that is off the curve need not be on it
+        self._meet = np.zeros(joints, dtype=np.int64)  # tick at which each joint must be on the curve again
+        self._earliest = 0  # tick before which a joint off the curve need not return to it
         self._times = (np.arange(1, self.segment + 1) / self.rate).tolist()
 
     def copy_state(self) -> tuple[Float, NDArray[np.bool_], NDArray[np.int64]]:
-        """What :meth:`restore` takes back."""
+        """The state for :meth:`restore`."""
         return self.state.copy(), self._locked.copy(), self._meet.copy()
 
     def restore(self, saved: tuple[Float, NDArray[np.bool_], NDArray[np.int64]]) -> None:
@@ -163,7 +165,7 @@ class Follower:
         self._locked &= ~chosen
 
     def leave(self, state: Float, earliest: int) -> None:
-        """Be in a state [J, 3] that was passed before; a new curve is to be met no earlier than at a tick."""
+        """Return to an earlier state [J, 3]; joints meet the new curve at the given tick or later."""
         self.state = state.copy()
         self._locked[:], self._meet[:], self._earliest = False, 0, earliest
 
@@ -177,7 +179,7 @@ class Follower:
 
         :param tick: the state's own tick; the result's first tick is the next one.
         :param curve: ``curve(first, count)`` gives the wanted curve at ticks ``first``, ``first + 1`` ...
-        :param stop: joints [J] that are to stop and hold, whatever the curve.
+        :param stop: joints [J] that must stop and hold, with any curve.
         :returns: states at the ticks, shape [segments * segment, J, 3].
         """
         size = self.segment
@@ -185,7 +187,7 @@ class Follower:
         result = np.empty((count, len(self.state), 3))
         wanted = curve(tick, count + 2)
         fit = self._fit(wanted)
-        far = False  # whether the curve is known as far ahead as paths back to it need
+        far = False  # whether the known curve covers the look-ahead of paths back to it
         done = 0
         while done < segments:
             at = done * size
@@ -199,7 +201,7 @@ class Follower:
                 done += locked
             else:
                 if not far:
-                    # One tick more than is looked at: whether the last can be followed shows in the one after it.
+                    # One extra tick: it shows whether the last tick can be followed.
                     wanted = curve(tick, count + self.horizon + 3)
                     fit, far = self._fit(wanted), True
                 near = slice(at, at + self.horizon + 2)
@@ -212,7 +214,7 @@ class Follower:
         """For each tick and joint: whether the curve is safe there and can be followed up to the next tick."""
         limits = self.limits
         fit = limits.safe(curve.position, curve.velocity, curve.acceleration) & (curve.jerk <= limits.jerk)
-        # Between two ticks velocity and acceleration may be larger than at both, by no more than this over the chord.
+        # Between two ticks, velocity and acceleration may exceed the chord by at most this.
         step = 1.0 / self.rate
         over_velocity, over_acceleration = curve.jerk * step**2 / 8, curve.bend * step / 4
         for value, over, limit in (
@@ -224,7 +226,7 @@ class Follower:
         return np.asarray(fit)
 
     def _on(self, curve: Curve) -> NDArray[np.bool_]:
-        """Joints whose state is the curve's at its first tick."""
+        """Whether each joint's state equals the curve's first tick."""
         state = self.state
         return np.asarray(
             self._locked
@@ -234,7 +236,7 @@ class Follower:
         )
 
     def _lockable(self, curve: Curve, fit: NDArray[np.bool_]) -> int:
-        """How many segments from here on all joints can simply be on the curve."""
+        """The number of segments from here for which all joints can stay on the curve."""
         if not self._on(curve).all():
             return 0
         good = np.asarray(fit.all(axis=1))
@@ -277,8 +279,8 @@ class Follower:
     def _keeps(self, j: int, samples: Float) -> bool:
         """Whether a piece of a path of one joint stays within its limits and ends in a safe state.
 
-        Ruckig holds a path that it stretches to a duration only to the limit of the velocity at its phases' ends, not
-        where the acceleration passes 0 within one of the first two; and it knows no positions.
+        For a path stretched to a duration, Ruckig checks the velocity limit only at the ends of phases, not where the
+        acceleration passes 0 within one of the first two phases; and it does not check positions.
         """
         limits = self.limits
         lower, upper, a_max, j_max = limits.lower[j], limits.upper[j], limits.acceleration[j], limits.jerk[j]
@@ -301,7 +303,7 @@ class Follower:
     def _respect(
         self, coupling: Coupling, joint: int, by: int, result: Float, locked: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Stop one or both of two coupled joints where their paths together would leave the coupling's region."""
+        """Stop one or both of two coupled joints if their paths together would leave the coupling's region."""
         if coupling.box_inside(*self._passed(by, result[:, by]), *self._passed(joint, result[:, joint])):
             return locked
         kept, stops = locked.copy(), {j: self._stop(j) for j in (joint, by)}
@@ -347,7 +349,7 @@ class Follower:
                     return self._taken(planner, meet == self.segment, wanted)
                 at += 1
             else:
-                # Not yet: the curve must be met later, by about what was missing.
+                # Not possible yet: meet the curve later, by about the missing time.
                 at = max(at + 1, int(np.searchsorted(candidates, meet + 0.5 * (needed * self.rate - meet))))
         self._meet[j] = 0
         last = len(can_meet) - 1

@@ -10,14 +10,14 @@ from scipy.spatial.transform import Rotation
 
 from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, MOTION_SIZE
 from timar_ros.retarget.kinematics import Neck
-from timar_ros.retarget.options import RetargetOptions
 from timar_ros.retarget.profile import RobotProfile
+from timar_ros.retarget.retarget_options import RetargetOptions
 from timar_ros.retarget.rotations import flame_to_rep
 
 Float = NDArray[np.float64]
 # Time constant with which gains change from listening to speaking and back.
 GAIN_SECONDS = 0.25
-# Wanted positions keep this share of the range away from its ends, so that smoothing has room.
+# Wanted positions stay this share of the range away from its ends, to leave room for smoothing.
 MARGIN = 0.005
 
 
@@ -25,7 +25,7 @@ MARGIN = 0.005
 class Wanted:
     """Wanted values per frame.
 
-    ``joints`` [N, J]; ``nods`` [N, J_neck]: the fast part, against neutral, where the gaze mode asks for it, else 0;
+    ``joints`` [N, J]; ``nods`` [N, J_neck]: the fast part relative to neutral if the gaze mode needs it, else 0;
     ``mouth`` [N]; ``lost`` [N] rad.
     """
 
@@ -52,28 +52,32 @@ class FrameConverter:
         """Forget everything but the count of rejected frames."""
         fixed = np.asarray(self.options.neutral_pose, dtype=np.float64)
         self._pose = fixed if self.options.neutral == "fixed" else np.zeros(3)
-        self._seen = 0.0  # seconds that the running neutral pose has averaged over
+        self._averaged_seconds = 0.0  # seconds that the running neutral pose has averaged over
         self._gains: Float | None = None
         self.cut()
 
     def cut(self) -> None:
-        """What comes next does not go on from the last frame."""
+        """Forget the last frame: the next frames do not continue it."""
         self._slow: Float | None = None
         self._last = np.zeros(MOTION_SIZE)
         self._previous: Float | None = None
 
     def convert(self, frames: Float, rate: float, speaking: NDArray[np.uint8] | None) -> Wanted:
-        """Wanted values of frames [N, 56] at ``rate`` [Hz]; frames that cannot be right repeat the last good one.
+        """Wanted values of frames [N, 56] at ``rate`` [Hz]; invalid frames repeat the last good one.
 
         :param speaking: for each frame 1 while the agent speaks; None if not known (taken as speaking).
         """
         frames = self._checked(frames)
         gains, speeds = self._behaviour(len(frames), rate, speaking)
         vectors = flame_to_rep(self._centred(frames[:, HEAD], rate)) * gains[:, None]
+        slow = vectors
+        if self.options.gaze_mode == "nods" or self.options.nod_gain != 1.0:
+            slow = self._slow_part(vectors, rate)
+            vectors = slow + self.options.nod_gain * (vectors - slow)
         positions, lost = self.neck.solve(Rotation.from_rotvec(vectors))
         nods = np.zeros_like(positions)
         if self.options.gaze_mode == "nods":
-            fast = Rotation.from_rotvec(vectors - self._slow_part(vectors, rate))
+            fast = Rotation.from_rotvec(vectors - slow)
             nods = self.neck.solve(fast)[0] - self._neutral[: self._necks]
         mouth = self._mouth(frames[:, JAW_OPENING])
         joints = np.empty((len(frames), len(self._neutral)))
@@ -92,10 +96,10 @@ class FrameConverter:
         return Wanted(self.inside(joints), nods, mouth, lost)
 
     def inside(self, joints: Float) -> Float:
-        """Joint positions [N, J] put within the limits with a small margin."""
+        """Joint positions [N, J] clipped into the limits with a small margin."""
         room = np.minimum(MARGIN * (self._upper - self._lower), 0.01)
         low, high = self._lower + room, self._upper - room
-        # The jaw's and lids' rest lies at the end of their range; it must stay reachable.
+        # Jaw and lids rest at the end of their range, which must stay reachable.
         result = np.clip(joints, np.minimum(low, self._neutral), np.maximum(high, self._neutral))
         result[:, : self._necks] = self.neck.clamp(result[:, : self._necks], margin=0.0)
         for coupling in self.profile.couplings:
@@ -122,16 +126,16 @@ class FrameConverter:
         return result
 
     def _centred(self, vectors: Float, rate: float) -> Float:
-        """Head rotation vectors [N, 3] with the neutral pose taken off (on the body's side), FLAME axes."""
+        """Head rotation vectors [N, 3] without the neutral pose (removed on the body's side), FLAME axes."""
         mode = self.options.neutral
         if mode == "none":
             return vectors
         poses = np.empty_like(vectors)
         for index, vector in enumerate(vectors):
             if mode == "running":
-                self._seen = min(self._seen + 1.0 / rate, self.options.neutral_seconds)
-                # A second's worth of "centred" to begin with: the first frame must not be taken for the neutral pose.
-                self._pose = self._pose + (vector - self._pose) / (rate * (self._seen + 1.0))
+                self._averaged_seconds = min(self._averaged_seconds + 1.0 / rate, self.options.neutral_seconds)
+                # Start with a weight of one second on "centred": the first frame must not become the neutral pose.
+                self._pose = self._pose + (vector - self._pose) / (rate * (self._averaged_seconds + 1.0))
             poses[index] = self._pose
         return np.asarray((Rotation.from_rotvec(poses).inv() * Rotation.from_rotvec(vectors)).as_rotvec())
 
@@ -154,7 +158,7 @@ class FrameConverter:
         return result[:, 0], result[:, 1]
 
     def _slow_part(self, vectors: Float, rate: float) -> Float:
-        """The slow part of head rotation vectors [N, 3]; what is left are nods and shakes."""
+        """The slow part of head rotation vectors [N, 3]; the rest are nods and shakes."""
         keep = np.exp(-1.0 / (self.options.nod_seconds * rate))
         slow = vectors[0] if self._slow is None else self._slow
         result = np.empty_like(vectors)

@@ -2,10 +2,10 @@
 
 The chain is a product of rotations about axes given at the neutral pose: ``R = rot(a1, t1) rot(a2, t2) ...`` from the
 body to the head, with ``t = sign * (position - neutral)``. Necks of one to three joints about different principal axes
-have a closed form, by Euler angles in the chain's own order (:mod:`timar_ros.retarget.euler`). What a neck cannot turn
-is put last in that order, roll after all others: then the face still looks where it should, and the roll that is lost
-never becomes yaw. All other necks (oblique axes, more joints than needed) go to :mod:`timar_ros.retarget.oblique`, but
-for what they reach in closed form once their parallel joints are taken together.
+have a closed form, by Euler angles in the chain's own order (:mod:`timar_ros.retarget.euler`). Axes that a neck lacks
+come last in that order, roll after all others: then the face still looks in the right direction, and lost roll never
+becomes yaw. All other necks (oblique axes, more joints than needed) use :mod:`timar_ros.retarget.oblique`, except for
+rotations that they reach in closed form after joining parallel joints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Float = NDArray[np.float64]
 
 
 def forward_rotation(neck: Sequence[NeckJoint], positions: ArrayLike) -> Rotation:
-    """The head's rotation against its neutral pose, REP-103.
+    """The head's rotation relative to its neutral pose, REP-103.
 
     :param positions: joint positions, shape [N, J_neck] (or [J_neck]), rad.
     :returns: N rotations (or one).
@@ -56,21 +56,21 @@ class Neck:
 
     @property
     def closed_form(self) -> bool:
-        """Whether this neck needs no iteration, wherever it is to look."""
+        """Whether this neck never needs iteration, for any direction."""
         return self._euler is not None and len(self._merged.axes) == len(self.joints)
 
     def solve(self, wanted: Rotation) -> tuple[Float, Float]:
-        """Joint positions within limits for wanted rotations, and what they miss.
+        """Joint positions within limits for wanted rotations, and the unreachable angle.
 
-        :param wanted: N head rotations against the neutral pose, REP-103.
+        :param wanted: N head rotations relative to the neutral pose, REP-103.
         :returns: positions [N, J_neck] in rad, and the lost angle [N]: the geodesic angle between the wanted rotation
-            and the one that these positions give.
+            and the rotation of these positions.
         """
         positions = self.clamp(self._neutral + self._angles(wanted))
         return positions, angle_between(wanted, forward_rotation(self.joints, positions))
 
     def clamp(self, positions: Float, margin: float = 0.0) -> Float:
-        """Positions [N, J_neck] put within the limits less a margin, those that depend on another joint included."""
+        """Positions [N, J_neck] clipped into the limits minus a margin, with limits that depend on another joint."""
         result = np.clip(positions, self._lower + margin, self._upper - margin)
         for coupling in self._couplings:
             column = self._index[coupling.joint]
@@ -92,7 +92,7 @@ class Neck:
         return angles
 
     def _closed(self, euler: EulerChain, wanted: Rotation) -> tuple[Float, Float]:
-        """Angles [N, groups] of the two sets that give the same rotation, the one within limits; what it misses [N]."""
+        """Of two sets of angles for the same rotation, the one within limits [N, groups]; its unreachable angle [N]."""
         count, lower, upper = len(self._merged.axes), self._merged.lower, self._merged.upper
         costs, answers = [], []
         for angles in euler.angles(wanted):
@@ -100,6 +100,6 @@ class Neck:
             beyond = np.maximum(lower - own, 0) + np.maximum(own - upper, 0)
             costs.append(beyond.sum(axis=1) + np.abs(missing).sum(axis=1))
             answers.append(own)
-        # A hair's breadth in favour of the first keeps rounding from making the choice.
+        # A tiny preference for the first set prevents a choice by rounding.
         second = costs[1] < costs[0] - 1e-9
         return np.where(second[:, None], answers[1], answers[0]), np.where(second, costs[1], costs[0])

@@ -1,9 +1,9 @@
 """Necks without a closed form: oblique axes or more joints than rotations, by bounded least squares.
 
-Damped Gauss-Newton steps on the rotation error, all frames at once, with joints that meet a limit held there for the
-rest of that step (a projected active set). Of the answers that are equally near, the comfortable one is taken: the
-smallest sum of squared angles, each measured in its joint's range, descended in the null space of the error.
-Checked against ``scipy.optimize.least_squares`` in the tests.
+Damped Gauss-Newton steps on the rotation error, all frames at once; a joint that reaches a limit stays there for the
+rest of that step (a projected active set). Among equally near solutions a descent in the null space of the error takes
+the comfortable one: the smallest sum of squared angles, each relative to its joint's range. Checked against
+``scipy.optimize.least_squares`` in the tests.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ ITERATIONS = 40
 TOLERANCE = 1e-10
 # A smaller angle [rad] counts as reached.
 REACHED = 1e-7
-# Beyond reach a step [rad] is not known better: rounding, times the inverse of a nearly singular matrix.
+# Accuracy of a step [rad] beyond reach: rounding times the inverse of a nearly singular matrix.
 TOLERANCE_BEYOND = 1e-6
-# Further starting points as shares of the half ranges, tried for what the descent from neutral did not reach.
+# Further starting points as shares of the half ranges, for rotations that the descent from neutral did not reach.
 RESTARTS = ((0.4, 0.4), (-0.4, -0.4))
-# Where a neck cannot turn everything, an error in roll counts less than one of gaze: roll must not become yaw.
+# For unreachable rotations an error in roll has less weight than one of gaze: roll must not become yaw.
 ROLL_WEIGHT = 0.1
 
 
@@ -42,13 +42,13 @@ class ObliqueNeck:
         self._cross_twice = self._cross @ self._cross
 
     def _forward(self, angles: Float) -> tuple[Float, Float]:
-        """The chain's rotation matrices [N, 3, 3] and the axes as the head's own frame sees them, [N, J, 3]."""
+        """The chain's rotation matrices [N, 3, 3] and the axes in the head's own frame, [N, J, 3]."""
         sine, versine = np.sin(angles)[:, :, None, None], 1.0 - np.cos(angles)[:, :, None, None]
         matrices = np.eye(3) + sine * self._cross + versine * self._cross_twice
         after = np.broadcast_to(np.eye(3), (len(angles), 3, 3))
         jacobian = np.empty((len(angles), len(self.axes), 3))
         for j in range(len(self.axes) - 1, -1, -1):
-            # A joint's axis is not moved by its own rotation: only what comes after it changes how the head sees it.
+            # A joint's own rotation does not move its axis: only later joints change the axis in the head's frame.
             jacobian[:, j] = self.axes[j] @ after
             after = matrices[:, j] @ after
         return after, jacobian
@@ -59,7 +59,7 @@ class ObliqueNeck:
         angles, missed = self._descend(target, np.zeros((len(target), len(self.axes))))
         middle, half = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
         for start in RESTARTS:
-            # A descent that ended at a limit may have taken the wrong one of two branches.
+            # A descent that ended at a limit may have taken the wrong branch of two.
             again = np.flatnonzero(missed > REACHED)
             if not len(again):
                 break
@@ -70,10 +70,10 @@ class ObliqueNeck:
         return angles
 
     def _descend(self, target: Float, angles: Float) -> tuple[Float, Float]:
-        """Angles [N, J] descended from given ones, and the weighted angle [N] that is still missed."""
+        """Angles [N, J] after a descent from the given angles, and the remaining weighted error angle [N]."""
         scale = self._range
         missed = np.zeros(len(target))
-        left = np.arange(len(target))  # those that still move
+        left = np.arange(len(target))  # frames that still move
         for iteration in range(ITERATIONS):
             reached, jacobian = self._forward(angles[left])
             error = _rotation_vectors(np.swapaxes(reached, 1, 2) @ target[left]) * self._weights
@@ -91,10 +91,10 @@ class ObliqueNeck:
         return angles, missed
 
     def _step(self, jacobian: Float, error: Float, angles: Float, comfort: float) -> Float:
-        """One damped step in units of ranges, [N, J], with joints that would leave their limits held."""
+        """One damped step in units of ranges, [N, J], with joints held that would leave their limits."""
         lower, upper = self.lower / self._range, self.upper / self._range
         free, held, result = np.ones(angles.shape, dtype=bool), np.zeros(angles.shape), np.empty_like(angles)
-        left = np.arange(len(angles))  # those in which the last try had to hold another joint
+        left = np.arange(len(angles))  # frames in which the last try had to hold another joint
         while len(left):
             at, active = angles[left], jacobian[left] * free[left][:, None, :]
             rest = (error[left] - _times(jacobian[left], held[left]))[:, :, None]
@@ -125,7 +125,7 @@ def _rotation_vectors(matrices: Float) -> Float:
     sine = np.linalg.norm(vectors, axis=1)
     angle = np.arctan2(sine, 0.5 * (m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2] - 1.0))
     result = vectors * np.divide(angle, sine, out=np.ones_like(sine), where=sine > 1e-12)[:, None]
-    turned = angle > 3.0  # near half a turn the sine says little about the axis
+    turned = angle > 3.0  # near half a turn the sine is too small to give the axis
     if turned.any():
         result[turned] = Rotation.from_matrix(m[turned]).as_rotvec()
     return np.asarray(result)

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.retarget.motion import JointMotion
+from timar_ros.retarget.joint_motion import JointMotion
 from timar_ros.retarget.profile import RobotProfile
 
 Float = NDArray[np.float64]
@@ -21,8 +21,8 @@ QUANTITIES = ("position", "velocity", "acceleration", "jerk")
 def draw(profile: RobotProfile, motions: Mapping[str, JointMotion]) -> str:
     """An SVG of each motion's position, velocity, acceleration and jerk over time, as shares of the limits.
 
-    One column a motion, one row a quantity; the lines at 1 and -1 are the limits; positions are shares of the way from
-    neutral to the limit on that side; what was wanted is dotted.
+    One column per motion, one row per quantity; the lines at 1 and -1 are the limits; positions are shares of the way
+    from neutral to the limit on that side; wanted positions are dotted.
     """
     columns = []
     for index, (name, motion) in enumerate(motions.items()):

@@ -1,8 +1,8 @@
-"""Robot profiles: what a head can do, read from YAML and checked to the last number.
+"""Robot profiles: the joints and limits of a head, read from YAML and fully checked.
 
 A profile names the joints in the order of the chain (from the body to the head), with axes in the head's frame at its
-neutral pose (REP-103: x forward, y left, z up), and the limits that we keep. Limits of a URDF are facts about a file,
-not about a motor: they are used only where plausible and where the profile says nothing.
+neutral pose (REP-103: x forward, y left, z up), and the limits for commands. Limits of a URDF describe a file, not a
+motor: they are used only where plausible and where the profile has none.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError
+from timar_ros.files.reading import read_yaml
 from timar_ros.motion import EXPRESSION_SIZE
 from timar_ros.resources import share
 
 _Array = NDArray[np.float64] | float
 OUTPUTS = ("trajectory", "forward", "pose")
-# Speeds at or beyond this are what URDF exporters write when nobody knows the motor (100, 10000, 5e4, 1e8, 1e9).
+# URDF exporters write speeds at or beyond this when the motor is unknown (100, 10000, 5e4, 1e8, 1e9).
 IMPLAUSIBLE_VELOCITY = 50.0
-# Where nothing is known: full speed after 0.1 s, full acceleration after 0.05 s.
+# Defaults without known limits: full speed after 0.1 s, full acceleration after 0.05 s.
 ACCELERATION_PER_VELOCITY = 10.0
 JERK_PER_ACCELERATION = 20.0
 
 
 @dataclass(frozen=True)
 class Joint:
-    """One joint and the limits that every command keeps.
+    """One joint and the limits of every command.
 
     Units are rad and s; ``neutral`` is the position at which the head looks straight ahead (or the jaw is closed).
     """
@@ -101,12 +101,14 @@ class FaceJoint(Joint):
     """A joint of eyes, lids or brows: ``neutral +`` a weighted sum.
 
     ``expression``: weight by index of FLAME's 50 coefficients; ``head``: weights of the wanted head rotation vector,
-    REP-103 (roll, pitch, yaw): negative ones keep the eyes on the partner as the head turns; ``jaw``: of the opening.
+    REP-103 (roll, pitch, yaw): negative weights keep the eyes on the partner as the head turns; ``jaw``: weight of the
+    opening; ``blink``: weight of closed eyelids.
     """
 
     expression: tuple[tuple[int, float], ...] = ()
     head: tuple[float, float, float] = (0.0, 0.0, 0.0)
     jaw: float = 0.0
+    blink: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ class Coupling:
         return np.interp(position, rows[:, 0], rows[:, 1]), np.interp(position, rows[:, 0], rows[:, 2])
 
     def box_inside(self, low_by: _Array, high_by: _Array, low: _Array, high: _Array) -> NDArray[np.bool_]:
-        """Whether all of the box ``[low_by, high_by] x [low, high]`` is allowed, but for rounding; shapes broadcast."""
+        """Whether the whole box ``[low_by, high_by] x [low, high]`` is allowed, up to rounding; shapes broadcast."""
         (lower, upper), (other_lower, other_upper) = self.bounds(low_by), self.bounds(high_by)
         lower, upper = np.maximum(lower, other_lower), np.minimum(upper, other_upper)
         rows = np.asarray(self.table)
-        # Between the box's edges the strictest row counts.
+        # Between the box's edges the strictest row applies.
         at = rows[:, 0]
         inside = (np.expand_dims(low_by, -1) < at) & (at < np.expand_dims(high_by, -1))
         lower = np.maximum(lower, np.where(inside, rows[:, 1], -np.inf).max(axis=-1))
@@ -137,7 +139,7 @@ class Coupling:
 
 @dataclass(frozen=True)
 class RobotProfile:
-    """A robot's head. ``joints`` gives every commanded joint in the order of all arrays: neck, jaw, face."""
+    """A robot's head. ``joints`` lists every commanded joint in the order of all arrays: neck, jaw, face."""
 
     name: str
     title: str
@@ -178,19 +180,14 @@ def list_profiles() -> list[str]:
 def load_profile(name_or_path: str | os.PathLike[str]) -> RobotProfile:
     """A robot's profile by name (``timar robots list``) or by path of a YAML file.
 
-    :raises UserError: no such robot, unreadable YAML, or a value that cannot be right.
+    :raises UserError: no such robot, unreadable YAML, or an impossible value.
     """
     path = Path(name_or_path)
     if path.suffix.lower() not in (".yaml", ".yml"):
         path = share("config", "robots") / f"{name_or_path}.yaml"
         if not path.is_file():
             raise UserError(f"no robot '{name_or_path}': known are {', '.join(list_profiles())}; or give a YAML file")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read robot profile {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"robot profile {path} is no valid YAML: {' '.join(str(error).split())}") from error
+    data = read_yaml(path, "robot profile")
     try:
         return profile_from_dict(data, default_name=path.stem)
     except UserError as error:
@@ -198,7 +195,7 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> RobotProfile:
 
 
 class _Reader:
-    """Takes named values out of one mapping and complains about what is left over."""
+    """Takes named values out of one mapping and reports unknown keys."""
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, Mapping):
@@ -254,7 +251,7 @@ def plausible_velocity(value: Any) -> bool:
 
 
 def _joint_arguments(reader: _Reader, neutral: float) -> dict[str, Any]:
-    """The limits of one joint: the profile's own, else the URDF's where plausible, else derived from the velocity."""
+    """The limits of one joint: the profile's own, else the URDF's if plausible, else derived from the velocity."""
     name = reader.text("joint")
     reader.where = f"joint '{name}'"
     urdf = _Reader(reader.take("urdf", {}), f"{reader.where}: 'urdf'")
@@ -331,10 +328,10 @@ def _face_joint(data: Any, index: int) -> FaceJoint:
         raise UserError(f"{reader.where}: 'expression' maps indices 0-49 to weights")
     weights = tuple((int(k), _number(w, f"{reader.where}: expression {k}")) for k, w in sorted(expression.items()))
     head = reader.numbers("head", 3, (0.0, 0.0, 0.0))
-    jaw = reader.number("jaw", 0.0)
+    jaw, blink = reader.number("jaw", 0.0), reader.number("blink", 0.0)
     arguments = _joint_arguments(reader, reader.number("offset", 0.0))
     reader.done()
-    return FaceJoint(**arguments, expression=weights, head=(head[0], head[1], head[2]), jaw=jaw)
+    return FaceJoint(**arguments, expression=weights, head=(head[0], head[1], head[2]), jaw=jaw, blink=blink)
 
 
 def _coupling(data: Any, names: Sequence[str]) -> Coupling:
@@ -353,7 +350,7 @@ def _coupling(data: Any, names: Sequence[str]) -> Coupling:
 
 
 def profile_from_dict(data: Any, default_name: str = "robot") -> RobotProfile:
-    """A profile from what YAML gave.
+    """A profile from parsed YAML.
 
     :raises UserError: on any missing, unknown or impossible entry.
     """

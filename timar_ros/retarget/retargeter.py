@@ -14,29 +14,29 @@ from timar_ros.errors import UserError
 from timar_ros.motion import MOTION_SIZE
 from timar_ros.retarget.follow import Follower
 from timar_ros.retarget.frames import FrameConverter
-from timar_ros.retarget.motion import JointMotion
-from timar_ros.retarget.options import RetargetOptions
+from timar_ros.retarget.joint_motion import JointMotion
 from timar_ros.retarget.profile import RobotProfile
+from timar_ros.retarget.retarget_options import RetargetOptions
 from timar_ros.retarget.stopping import stop_samples
 from timar_ros.retarget.wanted import CANCEL_SECONDS, WantedCurve
 
 Float = NDArray[np.float64]
 # How far back frames are kept, in knots.
 HISTORY = 250
-# Segments worked out at a time: a bound on memory for long files, without influence on the result.
+# Segments computed at a time: a bound on memory for long files, without influence on the result.
 BLOCK = 256
-# Longer than any robot here needs to stop from full speed.
+# Longer than any supported robot needs to stop from full speed.
 STOP_SECONDS = 5.0
-# Segments that can be taken back: more than anybody works out ahead.
+# Segments that can be taken back: more than any caller computes ahead.
 TAKEN_BACK = 50
 
 
 class Retargeter:
     """One robot's head following a stream of FLAME frames.
 
-    Frames are pushed with the time at which they are to be shown, usually ahead of time; :meth:`advance` gives the
-    commands up to a time. What is known :attr:`lookahead` seconds ahead is followed without lag; the result depends
-    only on what was pushed before each time was reached, not on how time was advanced.
+    Push frames with the time at which to show them, usually ahead of time; :meth:`advance` returns the commands up to a
+    time. Motion known :attr:`lookahead` seconds ahead is followed without lag. The result depends only on the frames
+    pushed before each time was reached, not on how time advanced.
 
     :param profile: the robot.
     :param rate: commands per second [Hz].
@@ -64,7 +64,7 @@ class Retargeter:
 
     @property
     def lookahead(self) -> float:
-        """How far ahead [s] frames must be known so that motion within the limits is followed as if all were known."""
+        """Look-ahead [s] of frames with which motion within the limits is followed as if all frames were known."""
         return self._wanted.lookahead
 
     @property
@@ -74,12 +74,12 @@ class Retargeter:
 
     @property
     def late(self) -> int:
-        """Frames that came after the time at which they were to be shown."""
+        """Number of frames that arrived after their time of showing."""
         return self._wanted.timeline.late
 
     @property
     def time_ns(self) -> int | None:
-        """Time of the last command that was given out; None before the first."""
+        """Time of the last returned command; None before the first."""
         return None if self._tick is None else (self._tick - self._pending_count()) * self.period_ns
 
     @property
@@ -93,9 +93,9 @@ class Retargeter:
         return self._follower.at_rest
 
     def start(self, stamp_ns: int, measured: Mapping[str, float] | None = None) -> None:
-        """Begin at rest at the measured joint positions (neutral where not given), at the first tick from a time on.
+        """Begin at rest at the measured joint positions (neutral if not given), at the first tick from a time on.
 
-        Without a call, the first pushed frame's time and the neutral pose are taken.
+        Without a call, motion begins at the first pushed frame's time and the neutral pose.
         """
         pose = self._neutral.copy()
         for index, name in enumerate(self.names):
@@ -111,10 +111,17 @@ class Retargeter:
         self._fade_in()
         self._wanted.wait(self._tick * self.period_ns)
 
+    def resume(self, stamp_ns: int, positions: Float) -> None:
+        """Continue at rest at joint positions [J], at the first tick from a time on, with all pushed frames.
+
+        For a caller that was delayed: the robot's motion meanwhile differs from the commands of that time.
+        """
+        self.start(stamp_ns, dict(zip(self.names, positions.tolist(), strict=True)))
+
     def push(self, stamp_ns: int, rate: float, frames: ArrayLike, speaking: ArrayLike | None = None) -> None:
         """Add FLAME frames.
 
-        :param stamp_ns: time at which the first frame is to be shown [ns].
+        :param stamp_ns: time at which to show the first frame [ns].
         :param rate: frames per second [Hz].
         :param frames: shape [N, 56], order 50 expression, 3 jaw, 3 head pose; frames that are not finite or out of
             range are rejected: counted, and the last good one is held.
@@ -134,14 +141,14 @@ class Retargeter:
         wanted = self._converter.convert(array, rate, flags)
         rows = np.concatenate([wanted.joints, wanted.nods, wanted.mouth[:, None], wanted.lost[:, None]], axis=1)
         assert self._tick is not None
-        made = None if self._emit_start else self._tick * self.period_ns
+        emitted_ns = None if self._emit_start else self._tick * self.period_ns
         timeline = self._wanted.timeline
-        timeline.push(stamp_ns, rate, rows, made)
+        timeline.push(stamp_ns, rate, rows, emitted_ns)
         timeline.forget(self._wanted.knot(self._tick * self.period_ns) - HISTORY)
 
     def change(self, options: RetargetOptions) -> None:
-        """Change gains and speeds for frames pushed from now on; the other options stay as they were."""
-        names = ("speaking_gain", "listening_gain", "jaw_gain", "speaking_speed", "listening_speed")
+        """Change gains and speeds for frames pushed from now on; the other options stay unchanged."""
+        names = ("speaking_gain", "listening_gain", "jaw_gain", "nod_gain", "speaking_speed", "listening_speed")
         changed = {name: getattr(options, name) for name in names}
         self.options = replace(self.options, **changed)
         self._converter.options = self.options
@@ -153,10 +160,11 @@ class Retargeter:
         self._enabled = enabled
 
     def set_gaze(self, active: bool, pose: Mapping[str, float] | None = None) -> None:
-        """Whether another controller owns the head, and (for ``nods``) where it wants the neck's joints.
+        """Set whether another controller owns the head, and (for ``nods``) that controller's neck joint positions.
 
         In mode ``yield`` the neck stops and is then not owned until the gaze ends (``JointMotion.owned``); the jaw and
-        face go on. In mode ``nods`` the fast part of the motion is added to ``pose``, or to where the neck was.
+        face continue. In mode ``nods`` the fast part of the motion is added to ``pose``, or to the neck's last
+        position.
         """
         if active and not self._gaze:
             self._gaze_pose = self._follower.state[: self._necks, 0].copy()
@@ -171,7 +179,7 @@ class Retargeter:
         self._wanted.nods_on = self._gaze_pose if active and self.options.gaze_mode == "nods" else None
 
     def measured(self, positions: Mapping[str, float]) -> None:
-        """Where the robot is. Only heeded while another controller owns the neck: we take over from there."""
+        """Set the robot's measured position. Used only while another controller owns the neck, to resume from it."""
         if not self._owned:
             pose = self._follower.state[:, 0].copy()
             for index, name in enumerate(self.names[: self._necks]):
@@ -179,26 +187,26 @@ class Retargeter:
                     pose[index] = positions[name]
             self._follower.place(pose, self._is_neck)
 
-    def cancel(self, stamp_ns: int, asked_ns: int | None = None) -> int:
+    def cancel(self, stamp_ns: int, requested_ns: int | None = None) -> int:
         """Drop all frames and be back at neutral :data:`CANCEL_SECONDS` after a time, or as soon as the limits allow.
 
-        Commands that were worked out for later are taken back, those that :meth:`advance` has given out included, as
-        far as :data:`TAKEN_BACK` segments ago. Frames that are pushed after this call are faded in.
+        Later commands become void, including those that :meth:`advance` has returned, up to :data:`TAKEN_BACK` segments
+        ago. Frames pushed after this call are faded in.
 
-        :param stamp_ns: time from which on the motion is to change: that of the first command not yet sent, or later.
-        :param asked_ns: time after which the head is to be at neutral soon, if that is earlier.
-        :returns: the last time [ns] whose command stands, at most a segment (40 ms) after ``stamp_ns``; what a caller
-            holds of later ones is to be dropped, :meth:`advance` goes on from there.
+        :param stamp_ns: time from which the motion changes: that of the first command not yet sent, or later.
+        :param requested_ns: time of the request, from which the time to neutral counts, if that is earlier.
+        :returns: time of the last valid command [ns], at most a segment (40 ms) after ``stamp_ns``; the caller must
+            drop later commands, :meth:`advance` continues from there.
         """
         if self._tick is not None:
             segment_ns = self._follower.segment * self.period_ns
             border = -(-stamp_ns // segment_ns) * self._follower.segment
             self._produce(border * self.period_ns)
             tick, state = next((at for at in self._borders if at[0] >= border), self._borders[-1])
-            if not self._owned:  # where another controller has the neck by now
+            if not self._owned:  # where another controller has moved the neck
                 state = np.where(self._is_neck[:, None], self._follower.state, state)
-            asked = stamp_ns if asked_ns is None else asked_ns
-            self._follower.leave(state, (asked + round(CANCEL_SECONDS * 1e9)) // self.period_ns)
+            cancelled_ns = stamp_ns if requested_ns is None else requested_ns
+            self._follower.leave(state, (cancelled_ns + round(CANCEL_SECONDS * 1e9)) // self.period_ns)
             self._borders = deque((at for at in self._borders if at[0] <= tick), TAKEN_BACK)
             self._tick, stamp_ns = tick, tick * self.period_ns
             kept = [part[: int(np.searchsorted(part.time_ns, stamp_ns, side="right"))] for part in self._pending]
@@ -208,7 +216,7 @@ class Retargeter:
         return stamp_ns
 
     def ease_out(self) -> None:
-        """Ease to neutral from now on, whatever comes; :attr:`settled` and :attr:`end_ns` say when that is over."""
+        """Ease to neutral from now on, with any input; :attr:`settled` and :attr:`end_ns` show the end."""
         if self._tick is not None and self._wanted.retired_ns is None:
             self._wanted.retire(self._tick * self.period_ns, self._follower.state[:, 0])
 
@@ -216,17 +224,17 @@ class Retargeter:
         """Whether the head has come to rest at neutral after :meth:`ease_out` (or never began to move)."""
         if self._tick is None:
             return True
-        begun = self._wanted.retired_ns
-        if begun is None or not self.settled:
+        retired_ns = self._wanted.retired_ns
+        if retired_ns is None or not self.settled:
             return False
-        return self._tick * self.period_ns >= begun + (self.options.ease + self.lookahead) * 1e9
+        return self._tick * self.period_ns >= retired_ns + (self.options.ease + self.lookahead) * 1e9
 
     def _fade_in(self) -> None:
         if self._tick is not None:
             self._wanted.fade_in(self._tick * self.period_ns, self._follower.state[:, 0])
 
     def advance(self, until_ns: int) -> JointMotion:
-        """Commands at all ticks after the last given ones, up to and including ``until_ns``; may be empty."""
+        """Commands at all ticks after the last returned ones, up to and including ``until_ns``; may be empty."""
         if self._tick is None:
             return self._empty()
         self._produce(until_ns)
@@ -243,7 +251,7 @@ class Retargeter:
         return JointMotion.join(ready) if ready else self._empty()
 
     def preview(self, until_ns: int) -> JointMotion:
-        """What :meth:`advance` would give if nothing more came; the retargeter itself stays where it is."""
+        """The result of :meth:`advance` without further frames; the retargeter's state does not change."""
         saved = (self._follower.copy_state(), self._tick, list(self._pending) if self._tick is not None else [])
         flags = (self._owned, self._emit_start if self._tick is not None else True)
         borders = self._borders.copy()
@@ -258,9 +266,9 @@ class Retargeter:
         return motion
 
     def plan(self, until_ns: int) -> JointMotion:
-        """:meth:`preview`, and from there the fastest stop: a motion that ends at rest, for a robot to have in hand.
+        """:meth:`preview`, followed by the fastest stop: a motion that ends at rest, for the robot to hold in advance.
 
-        If nothing replaces it the robot stops safely, even if this program has died.
+        If no other plan follows, the robot stops safely, even if this program has died.
         """
         size = self._follower.segment * self.period_ns
         motion = self.preview(-(-until_ns // size) * size)
@@ -295,7 +303,7 @@ class Retargeter:
         while self._tick < last:
             segments = min(int(-(-(last - self._tick) // size)), BLOCK)
             if self._gaze and self.options.gaze_mode == "yield" and self._owned:
-                segments = 1  # look after each whether the neck has come to rest
+                segments = 1  # check after each segment whether the neck is at rest
             stop = np.full(self._joints, not self._enabled)
             if self._gaze and self.options.gaze_mode == "yield":
                 stop |= self._is_neck
@@ -308,15 +316,15 @@ class Retargeter:
             self._tick += segments * size
 
     def _motion(self, first: int, states: Float) -> JointMotion:
-        """Pack states [N, J, 3] at ticks from ``first`` on, with what belongs to them."""
+        """Pack states [N, J, 3] at ticks from ``first`` on, with the other fields of a motion."""
         time_ns = ((first + np.arange(len(states))) * self.period_ns).astype(np.int64)
-        wanted, lost, mouth = self._wanted.beside(time_ns)
+        wanted, lost, mouth = self._wanted.reported(time_ns)
         return JointMotion(
             neck=self.profile.neck,
             names=self.names,
             time_ns=time_ns,
             position=states[:, :, 0].copy(),
-            # Rounding noise is no motion: a controller asks for a last velocity of exactly 0.
+            # Rounding noise is no motion: a controller needs a last velocity of exactly 0.
             velocity=np.where(np.abs(states[:, :, 1]) < 1e-12, 0.0, states[:, :, 1]),
             acceleration=np.where(np.abs(states[:, :, 2]) < 1e-10, 0.0, states[:, :, 2]),
             wanted=wanted,

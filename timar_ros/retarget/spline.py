@@ -1,9 +1,9 @@
 """From frames to a smooth curve: zero-phase smoothing and cubic B-splines, with exact derivatives.
 
-Frames lie at knots of a uniform grid. A symmetric filter turns them into B-spline coefficients; it cannot delay, for
-it looks as far ahead as back (:data:`LOOKAHEAD` knots, which the future stamps of a turn's motion allow). The curve
-is twice continuously differentiable, its jerk is constant between knots, and it lies within the hull of its
-coefficients, so that coefficients within the position limits mean a curve within them.
+Frames lie at knots of a uniform grid. A symmetric filter turns them into B-spline coefficients without delay, since it
+looks as far ahead as back (:data:`LOOKAHEAD` knots, which the future stamps of a turn's motion allow). The curve is
+twice continuously differentiable, its jerk is constant between knots, and it lies within the hull of its coefficients,
+so that coefficients within the position limits mean a curve within them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 # Half width of the smoothing filter, in knots.
 HALF_WIDTH = 2
-# Knots ahead of a time that its value depends on: the basis' two and the filter's.
+# Look-ahead of a value, in knots: the basis' two and the filter's.
 LOOKAHEAD = HALF_WIDTH + 2
-# Knots before the one at or before a time that its value depends on.
+# Look-back of a value, in knots before the knot at or before its time.
 LOOKBACK = HALF_WIDTH + 1
-# Knots on each side of an excess at which motion is calmed as much; another two fade out.
+# Knots on each side of an excess that are calmed by the same amount; another two fade out.
 CALM_REACH = 2
-# Share of the limits that calmed motion is to use.
+# Share of the limits for calmed motion.
 CALM_SHARE = 0.9
 
 
 def calm_width(acceleration: float, knot_rate: float) -> int:
-    """Half width [knots] of the local mean that motion beyond an acceleration limit [rad/s^2] is drawn towards.
+    """Half width [knots] of the local mean towards which motion beyond an acceleration limit [rad/s^2] is calmed.
 
-    Half a period of the fastest sway of a quarter of a radian that the limit allows: what is faster averages out.
+    Half a period of the fastest sway of a quarter of a radian that the limit allows: faster motion averages out.
     """
     frequency = np.sqrt(acceleration / 0.25) / (2 * np.pi)
     return int(np.clip(round(0.5 * knot_rate / frequency), 5, 16))
@@ -54,19 +54,19 @@ def smoothing_filter(bandwidth: float, knot_rate: float) -> Float:
     basis = (4 + 2 * np.cos(2 * np.pi * frequency)) / 6
     rows = np.concatenate([cosines[passed] * basis[passed, None], 0.5 * cosines[stopped] * basis[stopped, None]])
     aims = np.concatenate([np.ones(passed.sum()), np.zeros(stopped.sum())])
-    # Constant frames must stay as they are: the taps' sum is 1 exactly.
+    # Constant frames must stay unchanged: the taps' sum is exactly 1.
     reduced = rows[:, 1:] - rows[:, :1] * np.array([2.0] * HALF_WIDTH)
     taps = np.linalg.lstsq(reduced, aims - rows[:, 0], rcond=None)[0]
     return np.concatenate([taps[::-1], [1 - 2 * taps.sum()], taps])
 
 
 def calm(coefs: Float, largest: tuple[Float, Float, Float], width: int) -> Float:
-    """Make motion that is too fast smaller instead of late.
+    """Make motion smaller, not late, where it is too fast.
 
     Where differences of the coefficients [K, J] exceed ``largest`` (of the first, second and third difference, each
-    [J]), they are drawn towards their local mean of half width ``width``, just as far as needed; elsewhere they stay
-    exactly as they are. The result has ``calm_margin(width)`` fewer rows at either end. It may still exceed the limits
-    a little, where the mean itself does.
+    [J]), they move towards their local mean of half width ``width``, only as far as needed; elsewhere they stay exactly
+    unchanged. The result has ``calm_margin(width)`` fewer rows at either end. It may still exceed the limits a little,
+    where the mean itself does.
     """
     margin = calm_margin(width)
     result = coefs[margin : len(coefs) - margin]

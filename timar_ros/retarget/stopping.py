@@ -1,8 +1,8 @@
 """The fastest stop of a joint within its acceleration and jerk, in closed form, and whether it stays in the range.
 
-A state is *safe* when the fastest stop from it keeps the position and velocity limits. As any later state of that
-stop is safe again, a follower that only ever moves to safe states can always stop in time: this is what makes the
-limits hold whatever the input does.
+A state is *safe* when the fastest stop from it keeps the position and velocity limits. Every later state of that stop
+is safe too, so a follower that moves only to safe states can always stop in time: therefore the limits hold for any
+input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-# A velocity that is left over once the acceleration is 0, as a share of the velocity, that is only rounding.
+# A remaining velocity at acceleration 0 below this share of the velocity is only rounding.
 ROUNDING = 1e-12
 Phases = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
@@ -32,7 +32,7 @@ def stop_phases(velocity: float, acceleration: float, limit: float, jerk: float)
 def _braked(velocity: float, acceleration: float, jerk: float) -> float:
     """1 where a positive velocity must be braked, -1 for a negative one.
 
-    On the last ramp of a stop the two cancel but for rounding: what is braked there is the velocity that still is.
+    On the last ramp of a stop the two terms cancel up to rounding: there the sign of the velocity itself decides.
     """
     settled = velocity + acceleration * abs(acceleration) / (2 * jerk)  # velocity once the acceleration is 0
     if abs(settled) <= ROUNDING * abs(velocity):
@@ -68,9 +68,10 @@ def stop_samples(state: Sequence[float], limit: float, jerk: float, times: Seque
 
 
 def stop_reach(v: Float, a: Float, limit: Float, jerk: Float) -> tuple[Float, Float]:
-    """How far the fastest stop from each state goes below and above where it starts, both >= 0; shapes broadcast.
+    """How far the fastest stop from each state goes below and above its start, both >= 0; shapes broadcast.
 
-    Exact in the direction in which the joint must be braked. Where it first moves the other way, an upper bound there.
+    Exact in the direction in which the joint must be braked; an upper bound in the other direction, if it first moves
+    there.
     """
     settled = v + a * np.abs(a) / (2 * jerk)
     sign = np.where(np.where(np.abs(settled) <= ROUNDING * np.abs(v), v, settled) > 0, 1.0, -1.0)  # as in _braked

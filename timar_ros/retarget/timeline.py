@@ -1,7 +1,7 @@
-"""The wanted joint positions over time: frames on a uniform grid of knots, and what stands where there are none.
+"""The wanted joint positions over time: frames on a uniform grid of knots, and the rows in gaps without frames.
 
 Before the first frame the start pose holds. A gap holds the last frame; after ``timeout`` it eases to neutral (or
-idle motion); a stream that begins or comes back is faded in. All of this is a function of the knot alone.
+idle motion); a stream that begins or resumes is faded in. All of this depends on the knot alone.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.retarget.options import RetargetOptions
+from timar_ros.retarget.retarget_options import RetargetOptions
 
 Float = NDArray[np.float64]
+
+
+LONGEST_GAP = 600.0
+"""A gap without frames longer than this [s] is not filled; the frames after it begin the stream again."""
 
 
 def smooth_step(x: Float) -> Float:
@@ -33,13 +37,14 @@ class Timeline:
         self._rest, self._idle = rest, idle
         self._timeout = max(1, round(options.timeout * self.knot_rate))
         self._ease = max(1, round(options.ease * self.knot_rate))
+        self._longest_gap = round(LONGEST_GAP * self.knot_rate)
         self._resume = max(0, round(options.resume * self.knot_rate))
         self.base_ns: int | None = None
         self._rows = np.empty((0, len(rest)))
         self._first = 0  # knot of _rows[0]
-        self._before = rest.copy()  # what stands before the first row
+        self._before = rest.copy()  # the row before the first frame
         self._start_ns = 0
-        self._last: tuple[float, Float] | None = None  # time [knots] and row of the last frame that came
+        self._last: tuple[float, Float] | None = None  # time [knots] and row of the last frame that arrived
         self.late = 0  # frames whose time had already passed
 
     @property
@@ -48,13 +53,13 @@ class Timeline:
         return None if self.base_ns is None else self.base_ns + (self._first + len(self._rows)) * self.period_ns
 
     def start_from(self, row: Float, stamp_ns: int) -> None:
-        """What stands before the first frame, and since when the stream is waited for."""
+        """Set the row before the first frame, and the time from which the stream is late."""
         self._before, self._start_ns = row.copy(), stamp_ns
 
     def push(self, stamp_ns: int, rate: float, rows: Float, now_ns: int | None) -> None:
-        """Put frames into the timeline; from their first knot on they replace what was there.
+        """Put frames into the timeline; from their first knot on they replace earlier rows.
 
-        :param now_ns: time up to which the output is already made: frames before it come too late.
+        :param now_ns: time up to which output exists already: frames before it are too late.
         """
         if self.base_ns is None:
             self._before = self.rows(-(-stamp_ns // self.period_ns), 1)[0]
@@ -69,7 +74,7 @@ class Timeline:
             if self._last is not None and 0 < times[0] - self._last[0] <= 1.5 * step:
                 times, rows = np.append(self._last[0], times), np.vstack([self._last[1], rows])
             first = int(np.ceil(times[0] - 1e-6))
-            # Frames last until the next one begins, so the grid reaches to the end of the last frame.
+            # A frame lasts until the next one, so the grid reaches the end of the last frame.
             knots = np.arange(first, int(np.ceil(times[-1] + step - 1e-6)))
             placed = np.stack([np.interp(knots, times, rows[:, c]) for c in range(rows.shape[1])], axis=1)
         self._last = (float(times[-1]), rows[-1])
@@ -94,12 +99,15 @@ class Timeline:
             gap = first - end
             before = self._row(np.array([first]))[0]
         if gap > 1 and self._resume:
-            # Fade in from whatever stands there, but no longer than the gap lasted.
+            # Fade in from the existing rows, but no longer than the gap lasted.
             length = min(self._resume, gap)
             blend = smooth_step((np.arange(len(placed)) + 1) / (length + 1))[:, None]
             held = self._row(np.arange(first, first + len(placed))) if len(self._rows) else before
             placed = held + blend * (placed - held)
-        if gap > 0 and len(self._rows):
+        if gap > self._longest_gap and len(self._rows):
+            self._before = self._row(np.array([first - 1]))[0]
+            self._rows, self._first = placed, first
+        elif gap > 0 and len(self._rows):
             filler = self._row(np.arange(end, first))
             self._rows = np.concatenate([self._rows, filler, placed])
         else:
@@ -110,13 +118,13 @@ class Timeline:
         index = knots - self._first
         if not len(self._rows):
             waited = (knots * self.period_ns + (self.base_ns or 0) - self._start_ns) / self.period_ns
-            return self._hushed(np.tile(self._before, (len(knots), 1)), knots, waited - self._timeout)
+            return self._silenced(np.tile(self._before, (len(knots), 1)), knots, waited - self._timeout)
         result = self._rows[np.clip(index, 0, len(self._rows) - 1)]
         result[index < 0] = self._before
-        return self._hushed(result, knots, (index - (len(self._rows) - 1 + self._timeout)).astype(np.float64))
+        return self._silenced(result, knots, (index - (len(self._rows) - 1 + self._timeout)).astype(np.float64))
 
-    def _hushed(self, rows: Float, knots: NDArray[np.int64], silent: Float) -> Float:
-        """Rows [N, C] eased to rest or idling where the stream has been silent too long, by ``silent`` [N] knots."""
+    def _silenced(self, rows: Float, knots: NDArray[np.int64], silent: Float) -> Float:
+        """Rows [N, C], eased to rest or idling where the stream was silent too long; ``silent`` [N] is in knots."""
         if (silent <= 0).all():
             return rows
         blend = smooth_step(silent / self._ease)[:, None]

@@ -1,4 +1,4 @@
-"""The curve that a head is to follow: the timeline with fades, smoothing and calming, and what belongs to it."""
+"""The curve that a head follows: the timeline with fades, smoothing and calming, and its accompanying values."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timar_ros.retarget import spline
+from timar_ros.retarget.blinks import eyelid_closure
 from timar_ros.retarget.follow import Curve, Limits
-from timar_ros.retarget.options import RetargetOptions
 from timar_ros.retarget.profile import RobotProfile
+from timar_ros.retarget.retarget_options import RetargetOptions
 from timar_ros.retarget.timeline import Timeline, smooth_step
 
 Float = NDArray[np.float64]
 # The jaw moves faster than the head (speech has 3 to 6 syllables a second).
 JAW_BANDWIDTH = 6.0
-# A cancelled motion is to be back at neutral after this time, and the mouth closed.
+# Time from a cancel until the head is back at neutral and the mouth closed.
 CANCEL_SECONDS = 0.2
 
 
 class WantedCurve:
-    """A function of the tick alone, but for what the stream and the behaviour (fades, gaze, easing out) change.
+    """A function of the tick alone, except for changes by the stream and the behaviour (fades, gaze, easing out).
 
     Rows are those of ``timeline``: joints, the neck's nods, mouth, lost angle.
 
     :param period_ns: length of a tick [ns].
-    :param inside: puts joint positions [N, J] within the limits.
+    :param inside: clips joint positions [N, J] into the limits.
     """
 
     def __init__(
@@ -44,9 +45,14 @@ class WantedCurve:
         if profile.jaw.joint is not None:
             leads[self._necks] = profile.jaw.lead
             self._taps[:, self._necks] = spline.smoothing_filter(max(profile.bandwidth, JAW_BANDWIDTH), knot_rate)
+        self._lids = np.zeros(self._joints)
+        face = len(profile.face)
+        self._lids[self._joints - face :] = [joint.blink for joint in profile.face]
+        for lid in np.flatnonzero(self._lids):
+            self._taps[:, lid] = spline.smoothing_filter(max(profile.bandwidth, JAW_BANDWIDTH), knot_rate)
         self._lead_groups = [(lead, np.flatnonzero(leads == lead)) for lead in np.unique(leads)]
         room = np.minimum(0.002 * (limits["upper"] - limits["lower"]), 0.004)
-        # A jaw's rest lies at the end of its range; it must stay reachable, and be where the follower starts.
+        # A jaw rests at the end of its range, which must stay reachable and be the follower's start.
         held = Limits(profile)
         rest = np.clip(self._neutral, held.lower, held.upper)
         self._low = np.minimum(limits["lower"] + room, rest)
@@ -63,13 +69,13 @@ class WantedCurve:
         self._idle[: self._necks] = options.idle_amplitude
         self.timeline = Timeline(self._rest, self._idle, options)
         self.lookahead = spline.LOOKAHEAD / self.timeline.knot_rate + float(leads.max(initial=0.0))
-        self.nods_on: Float | None = None  # the neck's pose that nods are added to, while another controller gives it
-        self._fade: tuple[int, Float] | None = None  # since when [ns] and from which positions [J] it is faded in
-        self._retired: tuple[int, Float] | None = None  # likewise for easing out
-        self._closing: tuple[int, float] | None = None  # likewise for the mouth after a cancel
+        self.nods_on: Float | None = None  # another controller's neck pose, to which nods are added
+        self._fade: tuple[int, Float] | None = None  # start time [ns] and positions [J] of the fade-in
+        self._retired: tuple[int, Float] | None = None  # the same for easing out
+        self._closing: tuple[int, float] | None = None  # the same for the mouth after a cancel
 
     def wait(self, stamp_ns: int) -> None:
-        """At neutral until the first frame, which is waited for since a time."""
+        """Stay at neutral until the first frame, which is expected from a time on."""
         self.timeline.start_from(self._rest, stamp_ns)
 
     def fade_in(self, stamp_ns: int, positions: Float) -> None:
@@ -77,7 +83,7 @@ class WantedCurve:
         self._fade = stamp_ns, positions.copy()
 
     def retire(self, stamp_ns: int, positions: Float) -> None:
-        """Ease from joint positions [J] to neutral from a time on, whatever comes."""
+        """Ease from joint positions [J] to neutral from a time on, with any input."""
         self._retired = stamp_ns, positions.copy()
 
     @property
@@ -87,7 +93,7 @@ class WantedCurve:
 
     def cancel(self, stamp_ns: int) -> None:
         """Drop all frames: neutral from a time on, the mouth closing."""
-        self._closing = stamp_ns, float(self.beside(np.array([stamp_ns]))[2][0])
+        self._closing = stamp_ns, float(self.reported(np.array([stamp_ns]))[2][0])
         late, self._fade = self.timeline.late, None
         self.timeline = Timeline(self._rest, self._idle, self._options)
         self.timeline.late = late
@@ -114,7 +120,7 @@ class WantedCurve:
             values = spline.evaluate(coefs, interval, phase, timeline.knot_rate)
             for target, value in zip((position, velocity, acceleration), values[:3], strict=True):
                 target[:, columns] = value
-            # Between two ticks a knot may lie: the larger jerk of both sides counts.
+            # A knot may lie between two ticks: the larger jerk of both sides counts.
             size = np.abs(values[3])
             jerk[:, columns] = size
             jerk[:-1, columns] = np.maximum(size[:-1], size[1:])
@@ -148,10 +154,12 @@ class WantedCurve:
             since, begin = self._retired
             share = smooth_step((time_ns - since) / (self._options.ease * 1e9))[:, None]
             joints = begin + share * (self._neutral - begin)
+        if self._lids.any():  # lids also blink while the head rests
+            joints = joints + self._lids * eyelid_closure(time_ns)[:, None]
         return joints
 
-    def beside(self, time_ns: NDArray[np.int64]) -> tuple[Float, Float, Float]:
-        """What is not followed but told, at ascending times [N], linear between the frames.
+    def reported(self, time_ns: NDArray[np.int64]) -> tuple[Float, Float, Float]:
+        """Values that are reported but not followed, at ascending times [N], linear between the frames.
 
         :returns: wanted joint positions before smoothing and limits [N, J]; lost angle [N] rad; mouth opening [N].
         """
@@ -169,7 +177,7 @@ class WantedCurve:
 
 
 def _linear(values: Float, where: Float) -> Float:
-    """Values [N, ...] at places between their indices."""
+    """Values [N, ...] at fractional indices."""
     index = where.astype(np.int64)
     share = (where - index).reshape(-1, *([1] * (values.ndim - 1)))
     return np.asarray(values[index] + share * (values[index + 1] - values[index]))

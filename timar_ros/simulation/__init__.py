@@ -1,1 +1,1 @@
-"""A simulated robot head: controllers, dynamics (MuJoCo) and pictures. Neither ROS nor torch is needed."""
+"""A simulated robot head: controllers, dynamics (MuJoCo) and pictures. Needs neither ROS nor torch."""

@@ -1,7 +1,7 @@
 """The rules of joint_trajectory_controller and of forward_command_controller (ros2_controllers, Jazzy), without ROS.
 
-So that what works against the simulator works against the robot, and what a robot would refuse is refused here, with
-the same reasons. Documented in ros2_controllers: joint_trajectory_controller/doc/{userdoc,trajectory}.rst.
+Commands that work with the simulator therefore work with the robot, and the simulator refuses the same commands for the
+same reasons. Documented in ros2_controllers: joint_trajectory_controller/doc/{userdoc,trajectory}.rst.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Float = NDArray[np.float64]
 
 
 class RejectedError(ValueError):
-    """A command that the controller does not take; the message says why."""
+    """A command that the controller refuses; the message says why."""
 
 
 @dataclass
@@ -30,20 +30,20 @@ class _Trajectory:
 
 
 class TrajectoryController:
-    """Follows joint trajectories as joint_trajectory_controller does.
+    """Follows joint trajectories like joint_trajectory_controller.
 
-    A new trajectory replaces the old one at once. If its first point is still ahead, it is approached from a state
-    before it, and what that state is depends on ``from_desired``; a first point that has passed needs no such state.
-    After its last point the last position is held. Points with positions only are joined linearly, with velocities by
+    A new trajectory replaces the old one at once. If its first point is still ahead, the controller approaches it from
+    a previous state, which depends on ``from_desired``; a first point in the past needs no such state. After the last
+    point the controller holds the last position. It joins points with positions only linearly, with velocities by
     cubics, with accelerations by quintics.
 
-    :meth:`update` is a control cycle as the real controller does it (4.42): the command is the trajectory's state one
-    cycle ahead; the state before a new trajectory is the measured one at this cycle, or, with ``from_desired``, the
-    last command with the time of the cycle that gave it, which is one cycle less than the time that it is meant for.
-    :meth:`take` and :meth:`sample` alone follow without these errors.
+    :meth:`update` is a control cycle of the real controller (4.42): the command is the trajectory's state one cycle
+    ahead; the state before a new trajectory is the measured state of this cycle, or, with ``from_desired``, the last
+    command with its own cycle's time, which is one cycle before the command's target time. :meth:`take` and
+    :meth:`sample` alone follow without these errors.
 
     :param names: the controller's joints.
-    :param allow_partial: whether a trajectory may leave joints out; they stay where they are.
+    :param allow_partial: whether a trajectory may leave joints out; those joints keep their positions.
     :param allow_moving_end: whether the last point may have a velocity.
     :param from_desired: the controller's ``interpolate_from_desired_state``.
     """
@@ -62,8 +62,8 @@ class TrajectoryController:
         self._hold(np.zeros(len(self.names)))
 
     def _hold(self, position: Float) -> None:
-        self._last = np.stack([position, np.zeros_like(position), np.zeros_like(position)])  # before the trajectory
-        self._command, self._command_ns = self._last, 0  # of the last control cycle
+        self._last = np.stack([position, np.zeros_like(position), np.zeros_like(position)])  # the state before it
+        self._command, self._command_ns = self._last, 0  # command and time of the last control cycle
         self._trajectory: _Trajectory | None = None
         self._message: tuple[int, _Trajectory] | None = None  # a new one, its stamp and times from its start
 
@@ -73,7 +73,7 @@ class TrajectoryController:
 
     @property
     def active(self) -> bool:
-        """Whether there is a trajectory (also one that has ended and whose last point is held)."""
+        """Whether there is a trajectory (including an ended one, whose last point is held)."""
         return self._trajectory is not None
 
     def take(
@@ -89,11 +89,11 @@ class TrajectoryController:
         """Accept a trajectory.
 
         :param now_ns: the controller's time.
-        :param stamp_ns: when it starts; 0 means now.
-        :param names: its joints, in the order of the columns.
+        :param stamp_ns: the trajectory's start; 0 means now.
+        :param names: the trajectory's joints, in the order of the columns.
         :param times: seconds from the start, [N].
         :param position: [N, J]; ``velocity`` and ``acceleration`` likewise or None.
-        :raises RejectedError: with the reason; the trajectory at hand then goes on.
+        :raises RejectedError: with the reason; the current trajectory then continues.
         """
         seconds = np.asarray(times, dtype=np.float64)
         columns = self._columns(names)
@@ -140,11 +140,11 @@ class TrajectoryController:
         return self._command
 
     def _begin(self, now_ns: int, before_ns: int, before: Float) -> None:
-        """Follow the new trajectory, approached from a state [3, J] at a time if its first point is still ahead."""
+        """Follow the new trajectory; approach a first point that is still ahead from a state [3, J] at a time."""
         assert self._message is not None
-        stamp_ns, given = self._message
-        times = (stamp_ns or now_ns) + given.times
-        rows = [given.position, given.velocity, given.acceleration]
+        stamp_ns, message = self._message
+        times = (stamp_ns or now_ns) + message.times
+        rows = [message.position, message.velocity, message.acceleration]
         if times[0] > before_ns:
             times = np.concatenate([[before_ns], times])
             rows = [
@@ -177,7 +177,7 @@ class TrajectoryController:
         return array
 
     def _all_joints(self, part: Float, columns: list[int], name: str) -> Float:
-        """A part for all joints; those that are left out hold their position."""
+        """A part for all joints; missing joints hold their position."""
         held = self._last[0] if name == "positions" else np.zeros(len(self.names))
         result = np.repeat(held[None], len(part), axis=0)
         result[:, columns] = part
@@ -199,7 +199,7 @@ class TrajectoryController:
 
 
 def _between(trajectory: _Trajectory, index: int, now_ns: int) -> Float:
-    """Position, velocity, acceleration between points ``index`` and ``index + 1``, by what both of them carry."""
+    """Position, velocity, acceleration between points ``index`` and ``index + 1``, from the values that both hold."""
     length = (trajectory.times[index + 1] - trajectory.times[index]) * 1e-9
     t = (now_ns - trajectory.times[index]) * 1e-9
     p0, p1 = trajectory.position[index], trajectory.position[index + 1]
@@ -227,7 +227,7 @@ def _between(trajectory: _Trajectory, index: int, now_ns: int) -> Float:
 
 
 class ForwardController:
-    """Passes commands on as forward_command_controller does: no limits, no timeout, a wrong length is an error."""
+    """Forwards commands like forward_command_controller: no limits, no timeout, a wrong length is an error."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)

@@ -1,4 +1,4 @@
-"""A simulated head: joints that are moved by position commands, in MuJoCo or, without it, ideally."""
+"""A simulated head: position commands move its joints, in MuJoCo or, without MuJoCo, ideally."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from timar_ros.errors import MissingDependencyError
 from timar_ros.resources import share
 from timar_ros.retarget.profile import RobotProfile
-from timar_ros.simulation.engine import load_mujoco
 from timar_ros.simulation.mjcf import profile_to_mjcf, servo_gains
+from timar_ros.simulation.mujoco_loader import load_mujoco
 
 Float = NDArray[np.float64]
 # Servos that follow about 17 ms late, as good hobby servos do: natural frequency [Hz] and damping ratio.
@@ -24,7 +24,7 @@ SERVO_RESERVE = 4.0
 
 @dataclass(frozen=True)
 class JointReading:
-    """What a head's sensors say: ``position`` [J] rad, ``velocity`` [J] rad/s, ``effort`` [J] N m."""
+    """A head's sensor values: ``position`` [J] rad, ``velocity`` [J] rad/s, ``effort`` [J] N m."""
 
     position: Float
     velocity: Float
@@ -32,9 +32,9 @@ class JointReading:
 
 
 class KinematicHead:
-    """Joints that are at once where they are told to be, but within their limits, as ros2_control's mock hardware.
+    """Joints that reach commanded positions at once, within their limits, like ros2_control's mock hardware.
 
-    :param lag: time constant [s] of joints that stay behind (first order) instead.
+    :param lag: time constant [s] of joints that follow with a first-order lag instead.
     """
 
     engine = "kinematic"
@@ -50,11 +50,11 @@ class KinematicHead:
         self._elapsed = 1.0
 
     def command(self, positions: ArrayLike) -> None:
-        """Positions to go to, [J]."""
+        """Set the target positions, [J]."""
         self._wanted = np.clip(np.asarray(positions, dtype=np.float64), self._lower, self._upper)
 
     def step(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance time."""
         if seconds > 0:
             share = -math.expm1(-seconds / self._lag) if self._lag > 0.0 else 1.0
             self._previous = self._position
@@ -62,7 +62,7 @@ class KinematicHead:
             self._elapsed = seconds
 
     def read(self) -> JointReading:
-        """Where the joints are."""
+        """The joints' measured state."""
         velocity = (self._position - self._previous) / self._elapsed
         return JointReading(self._position.copy(), velocity, np.zeros_like(velocity))
 
@@ -88,7 +88,7 @@ class MujocoHead:
         self._positions = np.array([joint.qposadr[0] for joint in joints])
         self._velocities = np.array([joint.dofadr[0] for joint in joints])
         self._actuators = np.array([self.model.actuator(name).id for name in self.names])
-        self._owed = 0.0
+        self._remaining = 0.0
         limits = profile.limits()
         self._tune(limits["acceleration"])
         self.data.qpos[self._positions] = limits["neutral"]
@@ -96,7 +96,7 @@ class MujocoHead:
         mujoco.mj_forward(self.model, self.data)
 
     def _tune(self, acceleration: Float) -> None:
-        """Give each servo the stiffness, damping and torque that fit the inertia that it moves."""
+        """Set each servo's stiffness, damping and torque for the inertia that it moves."""
         mujoco, model, data = self._mujoco, self.model, self.data
         mujoco.mj_forward(model, data)
         felt = np.array(model.dof_M0)
@@ -122,19 +122,19 @@ class MujocoHead:
                 yield int(model.jnt_dofadr[first]), int(model.jnt_dofadr[second]), float(data[1])
 
     def command(self, positions: ArrayLike) -> None:
-        """Positions for the servos, [J]."""
+        """Set the servos' target positions, [J]."""
         self.data.ctrl[self._actuators] = np.asarray(positions, dtype=np.float64)
 
     def step(self, seconds: float) -> None:
-        """Let time pass, in steps of the model's own size; what is left over is done the next time."""
-        self._owed += seconds
-        count = int(self._owed / self.model.opt.timestep + 1e-9)
-        self._owed -= count * self.model.opt.timestep
+        """Advance time, in steps of the model's own size; the remainder is simulated at the next call."""
+        self._remaining += seconds
+        count = int(self._remaining / self.model.opt.timestep + 1e-9)
+        self._remaining -= count * self.model.opt.timestep
         if count:
             self._mujoco.mj_step(self.model, self.data, count)
 
     def read(self) -> JointReading:
-        """What encoders and torque sensors say."""
+        """The values of encoders and torque sensors."""
         return JointReading(
             self.data.qpos[self._positions].copy(),
             self.data.qvel[self._velocities].copy(),
@@ -148,9 +148,9 @@ Head = KinematicHead | MujocoHead
 def make_head(profile: RobotProfile, engine: str = "auto", lag: float = 0.0) -> Head:
     """A simulated head.
 
-    :param engine: ``mujoco``, ``kinematic``, or ``auto``: MuJoCo where it is installed.
-    :param lag: time constant [s] by which the kinematic engine's joints stay behind; MuJoCo's servos have their own.
-    :raises MissingDependencyError: ``mujoco`` was asked for and is not installed.
+    :param engine: ``mujoco``, ``kinematic``, or ``auto``: MuJoCo if it is installed.
+    :param lag: time constant [s] of the kinematic engine's joints; MuJoCo's servos have their own.
+    :raises MissingDependencyError: ``engine`` is ``mujoco``, which is not installed.
     """
     if engine == "kinematic":
         return KinematicHead(profile, lag)

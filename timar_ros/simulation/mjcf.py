@@ -15,7 +15,7 @@ from timar_ros.errors import UserError
 from timar_ros.retarget.profile import Joint, NeckJoint, RobotProfile
 
 Float = NDArray[np.float64]
-# A servo's rotor behind its gears, as the joint feels it [kg m^2].
+# Inertia of a servo's rotor at the joint, through the gears [kg m^2].
 ARMATURE = {"neck": 0.01, "jaw": 0.001, "eye": 0.0003}
 COLOURS = {
     "shell": "0.93 0.94 0.96 1",
@@ -56,7 +56,7 @@ def _scene(name: str) -> tuple[ET.Element, ET.Element, ET.Element]:
 
 
 def _camera(world: ET.Element, name: str, at: tuple[float, float, float], target: tuple[float, float, float]) -> None:
-    """A camera at a point that looks at another; MuJoCo wants its right and up axes."""
+    """A camera at one point that looks at another; MuJoCo needs its right and up axes."""
     ahead = np.subtract(target, at)
     right = np.cross(ahead, [0.0, 0.0, 1.0])
     up = np.cross(right, ahead)
@@ -82,7 +82,7 @@ def urdf_to_mjcf(urdf: str) -> str:
 
     Mimic joints become equalities. Servo gains are placeholders, set by :class:`timar_ros.simulation.head.MujocoHead`.
 
-    :raises UserError: not a URDF, or a shape that it does not know.
+    :raises UserError: not a URDF, or an unsupported shape.
     """
     try:
         robot = ET.fromstring(urdf)  # noqa: S314 (a robot's description is the operator's own file)

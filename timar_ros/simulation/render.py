@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timar_ros.errors import UserError, require
-from timar_ros.simulation.engine import INSTALL, load_mujoco
 from timar_ros.simulation.head import Head, MujocoHead
+from timar_ros.simulation.mujoco_loader import INSTALL, load_mujoco
 
 Picture = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ class Camera:
         self._head, self._view = head, view
         try:
             self._renderer = mujoco.Renderer(head.model, height, width)
-        except Exception as error:  # each of the OpenGL bindings fails in a way of its own
+        except Exception as error:  # each OpenGL binding fails in its own way
             raise UserError(
                 f"cannot draw without a screen ({type(error).__name__}: {' '.join(str(error).split())}): install EGL "
                 "(apt install libegl1 libegl-mesa0 libgl1-mesa-dri) or set MUJOCO_GL=osmesa with libosmesa6"
@@ -42,7 +42,7 @@ class Camera:
         scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
 
     def draw(self) -> Picture:
-        """The head as it stands, shape [height, width, 3]."""
+        """A picture of the head's current pose, shape [height, width, 3]."""
         self._renderer.update_scene(self._head.data, self._view)
         return np.asarray(self._renderer.render(), dtype=np.uint8)
 
@@ -75,9 +75,9 @@ def write_png(path: str | os.PathLike[str], picture: Picture) -> None:
 
 
 class Film:
-    """An MP4 file that pictures are added to; it appears under its name when it is closed without an error.
+    """An MP4 file to which pictures are added; it appears under its name when it is closed without an error.
 
-    :param audio: a sound file that is laid under it, or None.
+    :param audio: a sound file for the film, or None.
     :raises UserError: no encoder (imageio-ffmpeg) is installed, or the folder does not exist.
     """
 

@@ -1,4 +1,4 @@
-"""A conversation in progress: turns, normalising, the Conversation with its cache, and the pipeline around them.
+"""A conversation in progress: turns, normalization, the Conversation with its cache, and the pipeline around them.
 
 Names are imported when first used, so that turn building does not wait for torch.
 """
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from timar_ros.streaming.batch import ConversationBatch, TurnData
     from timar_ros.streaming.conversation import Conversation
     from timar_ros.streaming.offline import generate, resolve_model
-    from timar_ros.streaming.options import PipelineOptions, SamplingOptions
     from timar_ros.streaming.pipeline import Pipeline, TurnMotion
-    from timar_ros.streaming.turns import TurnBuilder, TurnInput
+    from timar_ros.streaming.sampling_options import PipelineOptions, SamplingOptions
+    from timar_ros.streaming.turns.turn_builder import TurnBuilder, TurnInput
 
 _HOMES = {
     "Conversation": "conversation",
     "ConversationBatch": "batch",
     "Pipeline": "pipeline",
-    "PipelineOptions": "options",
-    "SamplingOptions": "options",
-    "TurnBuilder": "turns",
+    "PipelineOptions": "sampling_options",
+    "SamplingOptions": "sampling_options",
+    "TurnBuilder": "turns.turn_builder",
     "TurnData": "batch",
-    "TurnInput": "turns",
+    "TurnInput": "turns.turn_builder",
     "TurnMotion": "pipeline",
     "generate": "offline",
     "resolve_model": "offline",

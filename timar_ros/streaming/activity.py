@@ -1,4 +1,4 @@
-"""Who speaks: one speaker's voice activity per motion frame, from the energy alone, causal."""
+"""One speaker's voice activity per motion frame, from the energy alone, causal."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from timar_ros.motion import MODEL_RATE, MOTION_RATE
 
 FRAME_SAMPLES = round(MODEL_RATE / MOTION_RATE)
 
-NOTHING = -110.0  # zeros, of a synthesiser's pause or a lost chunk: they tell nothing of the noise [dBFS]
-SILENCE = -75.0  # quieter than this [dBFS] is nobody, whatever the noise
-NOISE_START, NOISE_HIGHEST = -55.0, -30.0  # of the noise floor's estimate [dBFS]
+NOTHING = -110.0  # zeros of a synthesiser's pause or a lost chunk, which say nothing about the noise [dBFS]
+SILENCE = -75.0  # a level below this [dBFS] is no speech, whatever the noise
+NOISE_START, NOISE_HIGHEST = -55.0, -30.0  # first and highest estimate of the noise floor [dBFS]
 NOISE_RISE = 1.0 / MOTION_RATE  # how fast the floor's estimate rises [dB a frame]; it falls at once
-FIRST_RISE, FIRST_FRAMES = 3.0 / MOTION_RATE, 50  # and how fast in the beginning, when it is only a guess
+FIRST_RISE, FIRST_FRAMES = 3.0 / MOTION_RATE, 50  # the same for the first frames, when the estimate is only a guess
 PEAK_FALL = 0.5 / MOTION_RATE  # how fast the loudest level is forgotten [dB a frame]
 ABOVE_NOISE = 12.0  # speech is this far above the noise [dB] …
-BELOW_PEAK = (
-    24.0  # … and no further than this below the loudest [dB]; what is below is another's voice in the microphone
-)
-HYSTERESIS = 3.0  # and goes on while it is within this of the threshold [dB]
+BELOW_PEAK = 24.0  # … and at most this far below the loudest level [dB]; anything lower is another speaker's voice
+HYSTERESIS = 3.0  # speech continues while its level is within this of the threshold [dB]
 HANG = 4  # frames for which a pause between words still counts as speech
 
 
 class ActivityDetector:
-    """Tells for each frame of 40 ms whether a speaker speaks.
+    """Finds for each frame of 40 ms whether a speaker speaks.
 
     The noise floor follows the quietest frames, the threshold lies above it and within a range below the loudest.
     """
@@ -67,10 +65,10 @@ class ActivityDetector:
         return self._active
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """What was learned of the speaker, fit for ``np.savez``."""
+        """The detector's state, fit for ``np.savez``."""
         return {"state": np.array([self._floor, self._peak, self._active, self._hang, self._frames], dtype=float)}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         self._floor, self._peak, active, hang, frames = (float(value) for value in state["state"])
         self._active, self._hang, self._frames = bool(active), int(hang), int(frames)

@@ -1,7 +1,7 @@
 """Messages to numpy and back: AudioChunk, FlameMotion and Turn, written once for live topics and for bags.
 
-Reading works on any object that has the message's fields: rclpy's classes hold sequences as ``array.array``, those of
-rosbags as numpy arrays. Writing takes the classes to make (:class:`Encoder`). Nothing here needs ROS.
+Reading works on any object that has the message's fields: rclpy's classes hold sequences as ``array.array``, rosbags'
+classes as numpy arrays. :class:`Encoder` writes messages of the given classes. Nothing here needs ROS.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from timar_ros.motion import MOTION_SIZE, PARTS
-from timar_ros.streaming.turn_types import TurnInput
+from timar_ros.streaming.message_checks import MessageError, check_fields
+from timar_ros.streaming.turns.turn_types import TurnInput
 
 Floats = NDArray[np.float32]
 
@@ -24,13 +25,6 @@ COMPLETE, PLANNED = 0, 1
 """Values of ``Turn.phase``."""
 BITS = {"expression": 1, "jaw": 2, "head_pose": 4}
 """Bits of ``Turn.user_tracked``."""
-MAX_RATE = 384_000
-MAX_MAGNITUDE = 1e3
-"""Beyond this neither an expression coefficient nor an angle [rad] is anything but a fault of the sender."""
-
-
-class MessageError(ValueError):
-    """A message that cannot be what its definition says; the text names the field."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Motion:
     speaking: NDArray[np.uint8] | None
 
     def since(self, time_ns: int) -> Motion:
-        """Its frames that are to be shown at a time or later; there may be none."""
+        """The frames to show at a time or later; there may be none."""
         period = 1e9 / self.rate
         gone = min(len(self.frames), max(0, math.ceil((time_ns - self.stamp_ns) / period)))
         speaking = None if self.speaking is None else self.speaking[gone:]
@@ -77,7 +71,7 @@ def to_ns(stamp: Any) -> int:
 
 
 def samples_of(message: Any) -> Floats:
-    """An AudioChunk's samples [n, channels], whatever their values.
+    """An AudioChunk's samples [n, channels], with unchecked values.
 
     :raises MessageError: for no channels, or a length that the channels do not divide.
     """
@@ -90,13 +84,10 @@ def samples_of(message: Any) -> Floats:
 def audio(message: Any) -> Audio:
     """An AudioChunk's content.
 
-    :raises MessageError: for no rate, no channels, a length that the channels do not divide, or values not finite.
+    :raises MessageError: for a field that breaks its rule, or a length that the channels do not divide.
     """
-    if not 0 < message.sample_rate <= MAX_RATE:
-        raise MessageError(f"sample_rate is {message.sample_rate} Hz")
+    check_fields(message, "timar_ros/msg/AudioChunk")
     data = samples_of(message)
-    if not np.isfinite(data).all():
-        raise MessageError("data holds values that are not finite")
     return Audio(
         to_ns(message.header.stamp),
         int(message.stream_id),
@@ -108,7 +99,7 @@ def audio(message: Any) -> Audio:
 
 
 def frames_of(message: Any) -> Floats:
-    """A FlameMotion's frames [n, 56], whatever their values; parts that the message does not know are NaN.
+    """A FlameMotion's frames [n, 56], with unchecked values; parts missing from the message are NaN.
 
     :raises MessageError: for arrays of no whole number of frames, or of different numbers of frames.
     """
@@ -132,14 +123,10 @@ def frames_of(message: Any) -> Floats:
 def motion(message: Any) -> Motion:
     """A FlameMotion's content, NaN where not known.
 
-    :raises MessageError: for lengths that do not fit each other, a rate that is none, or impossible values.
+    :raises MessageError: for a field that breaks its rule, or lengths that do not fit each other.
     """
-    if not 0.0 < message.rate <= 1000.0:
-        raise MessageError(f"rate is {message.rate} Hz")
+    check_fields(message, "timar_ros/msg/FlameMotion")
     frames = frames_of(message)
-    for name, columns in PARTS.items():
-        if len(getattr(message, name)) and not (np.abs(frames[:, columns]) <= MAX_MAGNITUDE).all():
-            raise MessageError(f"{name} holds values that are not finite or beyond {MAX_MAGNITUDE:g}")
     speaking = None
     if len(message.speaking):
         if len(message.speaking) != len(frames):
@@ -160,7 +147,7 @@ def user_motion_of(message: Any) -> Floats | None:
 
 
 def tracked_bits(frames: Floats) -> NDArray[np.uint8]:
-    """For each of the frames [n, 56] the sum of Turn's bits of the parts that are wholly known."""
+    """For each of the frames [n, 56] the sum of Turn's bits for the fully known parts."""
     bits = np.zeros(len(frames), np.uint8)
     for name, columns in PARTS.items():
         bits |= np.where(np.isfinite(frames[:, columns]).all(axis=1), BITS[name], 0).astype(np.uint8)
@@ -168,10 +155,11 @@ def tracked_bits(frames: Floats) -> NDArray[np.uint8]:
 
 
 def turn(message: Any) -> TurnInput:
-    """A Turn message's content; what was not tracked is NaN again, and None where nothing was.
+    """A Turn message's content; untracked values become NaN, and motion without any tracked value None.
 
-    :raises MessageError: when the lengths do not fit rate and duration, or values are not finite.
+    :raises MessageError: for a field that breaks its rule, or lengths that do not fit rate and duration.
     """
+    check_fields(message, "timar_ros/msg/Turn")
     samples = round(message.sample_rate * message.duration)
     count = round(message.motion_rate * message.duration)
     planned = message.phase == PLANNED
@@ -182,20 +170,14 @@ def turn(message: Any) -> TurnInput:
                 f"{name} has {len(getattr(message, name))} samples, {length} belong to "
                 f"{message.duration:g} s at {message.sample_rate} Hz"
             )
-        if not np.isfinite(np.asarray(getattr(message, name), np.float32)).all():
-            raise MessageError(f"{name} holds values that are not finite")
-    # Bags of versions without rolling mode have no such field.
+    # Bags recorded before rolling mode lack this field.
     ahead = np.asarray(getattr(message, "agent_ahead", ()), np.float32)
-    if not np.isfinite(ahead).all():
-        raise MessageError("agent_ahead holds values that are not finite")
     frames = None
     if len(message.user_motion):
         if len(message.user_motion) != count * MOTION_SIZE or len(message.user_tracked) != count:
             raise MessageError(
                 f"user_motion has {len(message.user_motion)} values, {count} x {MOTION_SIZE} belong to the turn"
             )
-        if not (np.abs(np.asarray(message.user_motion, np.float32)) <= MAX_MAGNITUDE).all():
-            raise MessageError(f"user_motion holds values that are not finite or beyond {MAX_MAGNITUDE:g}")
         frames = user_motion_of(message)
     return TurnInput(
         number=int(message.number),
@@ -219,9 +201,9 @@ class Encoder:
     """Makes messages of one kind of classes.
 
     :ivar types: the classes by the types' full names (``timar_ros/msg/Turn``), called with all fields by name.
-    :ivar sequence: makes a field's content of a flat array.
-    :ivar strict: refuse values that no receiver takes. False is for copies of what was recorded: audio stays as it is,
-        and a part that is not known in every frame goes out as not known.
+    :ivar sequence: converts a flat array to a field's content.
+    :ivar strict: refuse values that no receiver accepts. False is for copies of recordings: audio stays unchanged, and
+        a part that is not known in every frame becomes not known.
     """
 
     types: Mapping[str, Any]
@@ -275,6 +257,7 @@ class Encoder:
         *,
         turn: int = 0,
         speaking: ArrayLike | None = None,
+        from_plan: bool = False,
         frame_id: str = "",
     ) -> Any:
         """Frames [n, 56] as one FlameMotion. A part that is NaN throughout becomes an empty array ("not known").
@@ -298,15 +281,16 @@ class Encoder:
             rate=float(rate),
             turn=int(turn),
             speaking=self._octets(flags),
+            from_plan=bool(from_plan),
             **parts,
         )
 
     def motions(self, stamp_ns: int, rate: float, frames: ArrayLike) -> list[Any]:
-        """A tracker's frames [n, 56] with gaps (NaN) as as few FlameMotions as say the same, without frames all NaN."""
+        """A tracker's frames [n, 56] with gaps (NaN) as the fewest equivalent FlameMotions, without frames all NaN."""
         data = self._frames(frames)
         tracked = tracked_bits(data)
         edges = [0, *(np.flatnonzero(np.diff(tracked)) + 1).tolist(), len(data)]
-        made = []
+        messages = []
         for first, last in itertools.pairwise(edges):
             if last == first or tracked[first] == 0:
                 continue
@@ -314,8 +298,20 @@ class Encoder:
             for name, columns in PARTS.items():
                 if not tracked[first] & BITS[name]:
                     piece[:, columns] = np.nan
-            made.append(self.motion(stamp_ns + round(first * 1e9 / rate), rate, piece))
-        return made
+            messages.append(self.motion(stamp_ns + round(first * 1e9 / rate), rate, piece))
+        return messages
+
+    def motion_gap(self, stamp_ns: int, rate: float) -> Any:
+        """A tracker's FlameMotion without frames: no frame from before this stamp follows."""
+        nothing = {name: self._floats(()) for name in PARTS}
+        return self.types["timar_ros/msg/FlameMotion"](
+            header=self.header(stamp_ns),
+            rate=float(rate),
+            turn=0,
+            speaking=self._octets(()),
+            from_plan=False,
+            **nothing,
+        )
 
     def turn(self, turn: TurnInput, motion_rate: float) -> Any:
         """A turn of the conversation as a Turn: NaN columns of the user's motion become zeros and cleared bits.

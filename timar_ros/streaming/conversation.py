@@ -1,4 +1,4 @@
-"""One conversation in progress: what was heard and seen so far, and the agent's motion for each next turn."""
+"""One conversation in progress: its history, and the agent's motion for each next turn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from timar_ros.streaming.batch import ConversationBatch, Motion, Noise, TurnData
 class Conversation:
     """TIMAR turn by turn (paper, section 3.5).
 
-    Speech is taken as the model takes it: normalised samples. :class:`timar_ros.streaming.Pipeline` takes raw audio.
-    Shapes: N samples and F frames a turn.
+    Speech is normalised samples, as the model needs; :class:`timar_ros.streaming.Pipeline` takes raw audio. Shapes: N
+    samples and F frames a turn.
 
     :param seed: noise is a function of (seed, turn number); None draws a seed, readable as ``.seed``.
     :param options: of :class:`ConversationBatch`, of which this is one conversation: ``guidance=1.5``,
@@ -34,7 +34,7 @@ class Conversation:
 
     @property
     def seed(self) -> int:
-        """What the noise comes from, with the turn's number."""
+        """The seed: noise is a function of seed and turn number."""
         return self.batch.seeds[0]
 
     @property
@@ -64,16 +64,16 @@ class Conversation:
         :param user_speech: ``[N]`` normalised samples; ``agent_speech`` likewise.
         :param user_motion: ``[F, 56]``, NaN where untracked; None: no tracker.
         :param noise: ``(initial [F, 56], steps [S, F, 56])`` to reproduce a run.
-        :param number: the turn's number, from which its noise comes; default: one more than the last.
+        :param number: the turn's number, which determines its noise; default: one more than the last.
         """
         motion = self.batch.step([TurnData(user_speech, agent_speech, user_motion, noise, number)])[0]
         assert motion is not None
         return motion
 
     def plan(self, agent_speech: ArrayLike, noise: Noise | None = None, number: int | None = None) -> Motion:
-        """Motion ``[F, 56]`` for a turn that begins now (anticipatory mode), its user unheard.
+        """Motion ``[F, 56]`` for a turn that begins now (anticipatory mode), without the user's side.
 
-        History is not changed; give the turn to :meth:`observe` when it is over.
+        History does not change; pass the turn to :meth:`observe` when it is over.
         """
         motion = self.batch.plan([TurnData(None, agent_speech, None, noise, number)])[0]
         assert motion is not None
@@ -87,14 +87,14 @@ class Conversation:
         motion: ArrayLike | None = None,
         number: int | None = None,
     ) -> None:
-        """What really happened in a planned turn, or in one dropped without motion: it becomes history.
+        """Add a planned turn, or a turn dropped without motion, to the history as it really happened.
 
-        :param motion: what the agent did, ``[F, 56]``; default: what was planned, or if nothing was, unknown.
+        :param motion: the agent's motion ``[F, 56]``; default: the planned motion, or unknown without a plan.
         """
         self.batch.observe([TurnData(user_speech, agent_speech, user_motion, number=number, motion=motion)])
 
     def prepare(self) -> None:
-        """Idle-time work, best right after a step. What is left out, the next step does itself."""
+        """Idle-time work, best right after a step; the next step does any remaining work."""
         self.batch.prepare()
 
     def reset(self) -> None:
@@ -102,12 +102,12 @@ class Conversation:
         self.batch.reset()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """The conversation's memory as plain arrays, fit for ``np.savez``."""
+        """The conversation's state as plain arrays, fit for ``np.savez``."""
         return self.batch.state_dict(0)
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Resume from a :meth:`state_dict`.
 
-        :raises UserError: when it does not fit this model or window.
+        :raises UserError: when the state does not fit this model or window.
         """
         self.batch.load_state_dict(0, state)

@@ -1,10 +1,10 @@
-"""The head's motion in two bands: slow movement as it was drawn, fast movement as it is to be expected.
+"""The head's motion in two bands: slow movement from the sample, fast movement from the posterior mean.
 
-Frames are sampled one by one, each around its own expectation given what was heard. Noise that is smooth in time makes
-slow movement of that, a person's sway; but the network's gain on it changes from frame to frame, which shakes the head
-at 1-4 Hz, with more power than nods and beats have: those lie in the expectation. So of what was drawn around the
-expectation the slow part is kept; and the fast part of the expectation may be emphasised, since an average over all
-the ways to nod is smaller than any one of them. docs/results.md has the measurements.
+The model samples frames one by one, each around its posterior mean. Noise that is smooth in time gives slow movement, a
+person's sway. But the network's gain on the noise changes from frame to frame, which shakes the head at 1-4 Hz with
+more power than nods and beats have; nods and beats lie in the mean. So only the slow part of a sample's deviation from
+the mean is kept. The fast part of the mean may be emphasised, since an average over all possible nods is smaller than
+any one nod.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from timar_ros.motion import HEAD
 Frames = NDArray[np.float32]
 _Values = NDArray[np.float64]
 
-# Order of the low pass. That it delays does not matter: what it delays was drawn at random.
+# Order of the low pass. Its delay does not matter: the delayed signal is random.
 ORDER = 3
 
 
 class HeadCrossover:
     """One conversation's head pose, turn after turn.
 
-    :param hertz: what was drawn around the expectation passes below it; 0: all of it, and nothing is emphasised.
-    :param emphasis: factor on the expectation's movement above it.
+    :param hertz: the sample's deviation from the mean passes below it; 0: the whole sample passes, without emphasis.
+    :param emphasis: factor on the mean's movement above it.
     :param rate: frames a second [Hz].
     """
 
@@ -38,23 +38,23 @@ class HeadCrossover:
         self._gain = emphasis - 1
         if self.enabled:
             self._slow = _Filter(ORDER, hertz, rate, "low")
-            # Of first order, a shelf without a bump.
+            # First order gives a shelf without a bump.
             self._fast = _Filter(1, hertz, rate, "high")
 
     def apply(self, drawn: Frames, expected: Frames) -> Frames:
-        """A turn's frames ``[F, 56]`` as they are to be, from those drawn and those expected ``[F, 56]``."""
+        """A turn's frames ``[F, 56]`` from its samples and posterior means ``[F, 56]``."""
         if not self.enabled:
             return drawn
         mean = expected[:, HEAD].astype(np.float64)
         around = drawn[:, HEAD] - mean
         if not np.isfinite(around).all():
             return drawn
-        made = drawn.copy()
-        made[:, HEAD] = mean + self._slow.apply(around) + self._gain * self._fast.apply(mean)
-        return made
+        crossed = drawn.copy()
+        crossed[:, HEAD] = mean + self._slow.apply(around) + self._gain * self._fast.apply(mean)
+        return crossed
 
     def reset(self) -> None:
-        """Forget the turns before."""
+        """Forget earlier turns."""
         if self.enabled:
             self._slow.state = self._fast.state = None
 
@@ -65,9 +65,9 @@ class HeadCrossover:
         return {"state": np.concatenate([self._slow.state, self._fast.state])}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Resume from a :meth:`state_dict`.
 
-        :raises ValueError: when it is not of a crossover.
+        :raises ValueError: when the state is not a crossover's.
         """
         self.reset()
         values = np.asarray(state["state"], dtype=np.float64)
@@ -88,5 +88,5 @@ class _Filter:
     def apply(self, values: _Values) -> _Values:
         if self.state is None:
             self.state = signal.lfilter_zi(self.b, self.a)[:, None] * values[0]
-        made, self.state = signal.lfilter(self.b, self.a, values, axis=0, zi=self.state)
-        return np.asarray(made)
+        filtered, self.state = signal.lfilter(self.b, self.a, values, axis=0, zi=self.state)
+        return np.asarray(filtered)

@@ -1,7 +1,7 @@
-"""A half-duplex guard against the robot hearing itself: the user's channel is turned down while the robot is heard.
+"""A half-duplex guard against the robot hearing itself: it attenuates the user's channel while the robot is heard.
 
-Not an echo canceller: with loudspeaker and microphone in one head, use one upstream (the sound server's or the device's
-own) and this as the last resort.
+The guard is not an echo canceller. With loudspeaker and microphone in one head, use an echo canceller upstream (of the
+sound server or the device), and the guard as the last resort.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ KEPT_SECONDS = 60.0
 class EchoGuard:
     """Mutes one stream while another is played.
 
-    :param leak: what the user's channel is multiplied with meanwhile; 0 mutes it, 1 does nothing.
+    :param leak: factor on the user's channel while the agent is heard; 0 mutes it, 1 changes nothing.
     :param delay_ns: how much later than their stamps the agent's samples are played [ns].
     :param threshold: level of the agent's audio (RMS of 10 ms, full scale 1) that counts as sound.
-    :param hang_seconds: how long a sound lives on in the room [s].
+    :param hang_seconds: how long a sound reverberates in the room [s].
     :raises ValueError: for a leak outside 0 to 1.
     """
 
@@ -38,7 +38,7 @@ class EchoGuard:
         self._loud: deque[tuple[int, int]] = deque()  # begin and end of sounds [ns, agent's stamps], in order
 
     def play(self, stamp_ns: int, rate: int, samples: NDArray[np.float32]) -> None:
-        """Tell of the agent's samples [n] or [n, channels], the first stamped ``stamp_ns``."""
+        """Take the agent's samples [n] or [n, channels], the first stamped ``stamp_ns``."""
         if self.leak == 1.0:
             return
         mono = samples if samples.ndim == 1 else np.abs(samples).max(axis=1)
@@ -57,11 +57,11 @@ class EchoGuard:
             self._loud.popleft()
 
     def silence(self, stamp_ns: int) -> None:
-        """The agent's samples stamped ``stamp_ns`` or later that were told so far are not played after all."""
+        """Forget the agent's samples stamped ``stamp_ns`` or later: they are not played after all."""
         self._loud = deque((begin, min(end, stamp_ns)) for begin, end in self._loud if begin < stamp_ns)
 
     def hear(self, stamp_ns: int, rate: int, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The user's samples [n] or [n, channels] as they are to be used, the first stamped ``stamp_ns``."""
+        """The user's samples [n] or [n, channels] after the guard, the first stamped ``stamp_ns``."""
         if self.leak == 1.0 or not len(samples):
             return samples
         times = stamp_ns - self.delay_ns + np.arange(len(samples)) * (1e9 / rate)

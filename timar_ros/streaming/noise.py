@@ -14,9 +14,9 @@ from timar_ros.motion import HEAD, MOTION_SIZE
 Frames = NDArray[np.float32]
 
 _NOISE, _MOVEMENT = 0, 2
-# The correlated noise forgets what is this many time constants old (0.1 %): with one pole, and with two.
+# The correlated noise forgets noise older than this many time constants (0.1 %): with one pole, and with two.
 _TAIL, _LONG_TAIL = 7, 6
-# Two equal poles, each this much faster, remember for about as long as one.
+# Two equal poles, each this much faster, have about the memory of one.
 _DOUBLE = 1.6
 
 
@@ -48,10 +48,16 @@ def movement_noise(seed: int, turn: int, coefficients: int) -> Frames:
     return _generator(seed, turn, _MOVEMENT).standard_normal((coefficients, 3), dtype=np.float32)
 
 
+@functools.lru_cache(maxsize=256)
+def movement_noise_of_hop(seed: int, hop: int, frames: int) -> Frames:
+    """Unit normal noise ``[H, 3]`` of one hop's frames, from which turns that overlap take the noise of a movement."""
+    return _generator(seed, hop, _MOVEMENT).standard_normal((frames, 3), dtype=np.float32)
+
+
 @functools.lru_cache(maxsize=64)
 def _white(seed: int, turn: int, steps: int, frames: int, width: int) -> Frames:
     drawn = _generator(seed, turn, _NOISE).standard_normal((steps + 1, frames, width), dtype=np.float32)
-    drawn.flags.writeable = False  # shared with the turns that come
+    drawn.flags.writeable = False  # shared with later turns
     return drawn
 
 

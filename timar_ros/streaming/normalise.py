@@ -1,7 +1,7 @@
-"""Zero mean and unit variance for speech: of the whole clip, as the paper does, or of what was heard so far.
+"""Normalization of speech to zero mean and unit variance: of the whole clip, as in the paper, or of past speech.
 
-The speech encoder was trained on normalised recordings. Offline the whole file is known (``clip``); a live stream only
-has its past, and much of it may be silence (``running``).
+The speech encoder was trained on normalised recordings. Offline the whole file is known (``clip``); a live stream has
+only its past, and much of the past may be silence (``running``).
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 from timar_ros.errors import UserError
 from timar_ros.motion import MODEL_RATE
 from timar_ros.streaming.activity import FRAME_SAMPLES
-from timar_ros.streaming.options import NORMALISING
+from timar_ros.streaming.sampling_options import NORMALISING
 
 EPSILON = 1e-7  # added to the variance, as the encoder's own feature extractor does
 
-# What a speaker is taken to be before anything was heard, and how many seconds of speech that belief is worth.
-PRIOR_POWER = 0.1**2  # of speech while it sounds: -20 dBFS
+# Prior level of speech, and the weight of this prior in seconds of speech.
+PRIOR_POWER = 0.1**2  # power of active speech: -20 dBFS
 PRIOR_SPEECH = 0.5
-# A recording's variance counts its silence too. Share of the time that one of two people speaks, and its weight [s].
+# A recording's variance includes its silence. Prior share of time that one of two people speaks, and its weight [s].
 PRIOR_SHARE = 0.5
 PRIOR_TIME = 30.0
-LOWEST_SHARE = 0.2  # a listener's later words shall not come out louder than a speaker's by more than this
-LOWEST_SCALE = 0.002  # -54 dBFS: what is quieter than that is not worth hearing
-MEMORY = 120.0  # seconds of speech, and of time, that count
+LOWEST_SHARE = 0.2  # limits how much louder a listener's later words become than a speaker's words
+LOWEST_SCALE = 0.002  # -54 dBFS: quieter speech is not amplified further
+# A mean above both this share of the speech's level and this least value is a hardware offset, not chance.
+OFFSET_SHARE, OFFSET_LEAST = 0.1, 0.001
+MEMORY = 120.0  # memory in seconds: of speech for the level, of time for the rest
 
 
 class Normaliser(Protocol):
@@ -47,7 +49,7 @@ class Normaliser(Protocol):
         """Forget the speaker."""
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """What was learned of the speaker, fit for ``np.savez``."""
+        """The speaker's statistics, fit for ``np.savez``."""
         ...
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -55,7 +57,7 @@ class Normaliser(Protocol):
 
 
 class ClipNormaliser:
-    """By mean and variance of a whole recording ``[n]``: what the paper does; it looks into the future."""
+    """Normalises by mean and variance of a whole recording ``[n]``, as in the paper; not causal."""
 
     def __init__(self, clip: NDArray[np.float32]) -> None:
         self._mean = float(np.mean(clip, dtype=np.float64))
@@ -84,12 +86,13 @@ class ClipNormaliser:
 
 @dataclass(frozen=True)
 class _Heard:
-    """Sums over what was heard, older parts counting less; times in seconds."""
+    """Sums over past speech, with less weight on older parts; times in seconds."""
 
     sounding: float = 0.0  # time with speech
     energy: float = 0.0  # power times that time
     time: float = 0.0
     total: float = 0.0  # sample values times time
+    varied: float = 0.0  # as energy, of the frames without their means
 
     def and_then(self, speech: NDArray[np.float32], active: NDArray[np.bool_]) -> _Heard:
         frames = speech[: len(active) * FRAME_SAMPLES].astype(np.float64).reshape(len(active), FRAME_SAMPLES)
@@ -97,7 +100,8 @@ class _Heard:
         sounding = float(np.count_nonzero(active)) * seconds
         time = len(active) * seconds
         energy = float(np.square(frames[active]).mean(axis=1).sum()) * seconds
-        # Forgetting goes by speech for the level and by time for the rest, so that a long silence changes no level.
+        varied = float(frames[active].var(axis=1).sum()) * seconds
+        # The level forgets by seconds of speech and the rest by time, so that a long silence does not change the level.
         kept_speech = max(0.0, 1.0 - sounding / MEMORY)
         kept = max(0.0, 1.0 - time / MEMORY)
         return _Heard(
@@ -105,28 +109,39 @@ class _Heard:
             energy=kept_speech * self.energy + energy,
             time=kept * self.time + time,
             total=kept * self.total + float(frames.mean(axis=1).sum()) * seconds,
+            varied=kept_speech * self.varied + varied,
         )
 
     @property
+    def offset(self) -> float:
+        """The signal's constant offset; 0 where speech without an offset can have this mean."""
+        level = float(np.sqrt(self.varied / self.sounding if self.sounding else PRIOR_POWER))
+        found = self.total / self.time if self.time else 0.0
+        return found if abs(found) > max(OFFSET_LEAST, OFFSET_SHARE * level) else 0.0
+
+    @property
     def mean(self) -> float:
-        return self.total / (self.time + PRIOR_TIME)
+        # The prior mean 0 is wrong for a signal with an offset.
+        return self.offset or self.total / (self.time + PRIOR_TIME)
 
     @property
     def scale(self) -> float:
-        # The prior is mixed in as a level [dB]: a microphone far quieter than it must not wait for its share of power.
-        heard = max(self.energy / self.sounding, 1e-12) if self.sounding else PRIOR_POWER
+        # The prior is mixed in as a level [dB]: as a power it would outweigh a far quieter microphone for too long.
+        offset = self.offset
+        energy = self.varied if offset else self.energy
+        heard = max(energy / self.sounding, 1e-12) if self.sounding else PRIOR_POWER
         weight = self.sounding / (PRIOR_SPEECH + self.sounding)
         power = PRIOR_POWER ** (1.0 - weight) * heard**weight
         share = (PRIOR_TIME * PRIOR_SHARE + self.sounding) / (PRIOR_TIME + self.time)
-        variance = (power - self.mean**2) * max(min(share, 1.0), LOWEST_SHARE)
+        variance = (power - (0.0 if offset else self.mean**2)) * max(min(share, 1.0), LOWEST_SHARE)
         return float(np.sqrt(max(variance, 0.0) + EPSILON).clip(LOWEST_SCALE))
 
 
 class RunningNormaliser:
-    """By what was heard so far, the turn itself included, starting from a prior; causal.
+    """Normalises by past speech, the current turn included, starting from a prior; causal.
 
-    The variance is estimated as (power while the speaker speaks) × (share of the time that he speaks). Silence so never
-    drives the gain up: the first changes only by speech, the second slowly and down to a limit.
+    The variance is estimated as (power while the speaker speaks) × (share of the time that he speaks). So silence never
+    drives the gain up: the power changes only with speech, the share slowly and down to a limit.
     """
 
     def __init__(self) -> None:
@@ -141,7 +156,7 @@ class RunningNormaliser:
 
     @property
     def scale(self) -> float:
-        """What the last turn was divided by."""
+        """The divisor of the last turn."""
         return self._heard.scale
 
     def reset(self) -> None:
@@ -149,12 +164,13 @@ class RunningNormaliser:
         self._heard = _Heard()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """What was learned of the speaker."""
+        """The speaker's statistics."""
         return {"heard": np.array(astuple(self._heard), dtype=np.float64)}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on where :meth:`state_dict` was taken."""
-        self._heard = _Heard(*(float(value) for value in state["heard"]))
+        values = [float(value) for value in state["heard"]]
+        self._heard = _Heard(*values, *values[1:2] * (len(values) == 4))  # 4: saved by a version without offsets
 
 
 def make_normaliser(kind: str, clip: NDArray[np.float32] | None = None) -> Normaliser:

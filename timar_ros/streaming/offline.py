@@ -1,4 +1,4 @@
-"""A whole recorded conversation at once, and which model serves when none is named."""
+"""A whole recorded conversation at once, and the default model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from timar_ros.errors import UserError, require
 from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.resources import share
 from timar_ros.streaming.activity import FRAME_SAMPLES, ActivityDetector
-from timar_ros.streaming.options import PipelineOptions
 from timar_ros.streaming.pipeline import Frames, Pipeline, TurnMotion
-from timar_ros.streaming.turn_types import TurnInput
-from timar_ros.streaming.turns import Role, TurnBuilder
+from timar_ros.streaming.sampling_options import PipelineOptions
+from timar_ros.streaming.sound_intake import MIX
+from timar_ros.streaming.turns.turn_builder import Role, TurnBuilder
+from timar_ros.streaming.turns.turn_types import TurnInput
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
 
 NS = 1_000_000_000
 DEFAULT_MODEL = "timar-mini"
-SMALL = 256  # width of an encoder whose products one thread does as fast as several
+SMALL = 256  # largest width of an encoder that one thread runs as fast as several threads
 RANDOM = re.compile(r"random-(mini|base|large|huge)(?:-(\d+))?")
 
 
@@ -40,14 +41,14 @@ def resolve_model(
     inference: bool = True,
     **loading: Any,
 ) -> Timar:
-    """The model that a user names, loaded.
+    """Load the model that a user names.
 
     :param name: a path (folder, .safetensors or the authors' .pth), the name of a model that comes with the package,
         such as ``timar-mini``, or ``random-mini`` … ``random-huge`` for random weights (``random-mini-7``: of seed 7).
-        None: the package's ``timar-mini``, or where that is missing ``random-mini``.
+        None: the package's ``timar-mini``, or ``random-mini`` if that is missing.
     :param threads: CPU threads for torch, from now on in this process. None: one for a small model, which gains nothing
-        by more, else torch's own choice. Their number shows in the last bits of the motion.
-    :param inference: keep only what inference needs: half the memory, but not to be trained or saved.
+        from more, else torch's default. The number of threads changes the last bits of the motion.
+    :param inference: keep only what inference needs: half the memory, but the model cannot be trained or saved.
     :param loading: further arguments of ``load_timar``.
     :raises UserError: when there is no such model, or torch is not installed.
     """
@@ -64,7 +65,7 @@ def resolve_model(
             f"no model '{wanted}': give a folder with config.json, a .safetensors, the authors' .pth, "
             f"{', '.join([*shipped_models(), 'random-mini'])} or random-large"
         )
-    # Not the zeros that training starts from: a demonstration is to show that everything moves.
+    # Training starts from zeros, but a demonstration should show that everything moves.
     model = create_timar(TimarConfig.of_size(random[1]), seed=int(random[2] or 0), zero_head=False)
     return _with_threads(place_timar(model, device, dtype, inference), threads)
 
@@ -109,9 +110,9 @@ def generate(
     motion_rate: float = MOTION_RATE,
     speech_ahead: bool = True,
 ) -> Frames:
-    """The agent's motion for a recorded conversation: what the live graph gives for it, to the bit.
+    """The agent's motion for a recorded conversation, equal to the live graph's motion to the bit.
 
-    :param user: the user's speech ``[n]`` in [-1, 1]; ``agent`` likewise. The shorter one is followed by silence.
+    :param user: the user's speech ``[n]`` in [-1, 1]; ``agent`` likewise. Silence extends the shorter one.
     :param user_motion: ``[T, 56]`` in TIMAR order from the same start, NaN where not tracked; None: no tracker.
     :param progress: called with (turns done, turns in all).
     :param speech_ahead: rolling mode: whether the agent's speech comes ahead of its time, as from a speech synthesizer.
@@ -128,26 +129,26 @@ def generate(
         agent_clip=_at_model_rate(agent, agent_rate),
     )
     total = -(-frames // round(pipeline.step_seconds * MOTION_RATE))
-    made = np.zeros((frames, MOTION_SIZE), np.float32)
+    track = np.zeros((frames, MOTION_SIZE), np.float32)
     turns = turns_of(pipeline, user, agent, user_motion, user_rate, agent_rate, motion_rate, speech_ahead=speech_ahead)
     for done, motion in enumerate(run(pipeline, turns), start=1):
-        # Each frame goes with what is said at its time. Where nothing is known of the first hop, the head rests.
+        # Each frame belongs to the speech at its time. The head rests in the first hop if its motion is unknown.
         first = round(motion.about_ns * MOTION_RATE / NS)
-        made[first : first + len(motion.frames)] = motion.frames[: max(frames - first, 0)]
+        track[first : first + len(motion.frames)] = motion.frames[: max(frames - first, 0)]
         if progress is not None:
             progress(min(done, total), total)
-    return made
+    return track
 
 
 def speaking_frames(agent: Frames, rate: int, frames: int) -> NDArray[np.uint8]:
-    """For each of the motion's frames 1 while the agent speaks, as :class:`TurnMotion` says it; ``[frames]``."""
+    """1 for each motion frame in which the agent speaks, as in :class:`TurnMotion`; ``[frames]``."""
     speech = _at_model_rate(agent, rate)
     speech = np.pad(speech, (0, max(0, frames * FRAME_SAMPLES - len(speech))))
     return ActivityDetector().process(speech)[:frames].astype(np.uint8)
 
 
 def run(pipeline: Pipeline, turns: Iterator[TurnInput]) -> Iterator[TurnMotion]:
-    """Motion of all turns that get any, one after the other."""
+    """The motion of each turn that gets motion, in order."""
     for turn in turns:
         motion = pipeline.step(turn)
         if motion is not None:
@@ -167,9 +168,9 @@ def turns_of(
     *,
     speech_ahead: bool = True,
 ) -> Iterator[TurnInput]:
-    """The turns of a recorded conversation, cut by the same TurnBuilder that the live graph has."""
+    """The turns of a recorded conversation, cut by the live graph's TurnBuilder."""
     options = pipeline.options
-    builder = TurnBuilder.of(options, pipeline.turn_seconds)
+    builder = TurnBuilder.of(options, pipeline.turn_seconds, channel=MIX)  # these are one channel each already
     # A turn that is planned needs the agent's speech to its end, and a little for resampling.
     ahead = math.ceil(pipeline.turn_seconds) if options.mode == "anticipatory" else 0
     if options.mode == "rolling" and speech_ahead:
@@ -200,7 +201,7 @@ def turns_of(
 
 
 def _feed_motion(builder: TurnBuilder, frames: Frames, rate: float, second: int, start_ns: int) -> None:
-    # One frame beyond the second: what lies at its end is interpolated.
+    # One frame beyond the second, to interpolate up to the second's end.
     first, last = int(np.ceil(second * rate - 1e-9)), int(np.ceil((second + 1) * rate - 1e-9)) + 1
     if first < len(frames):
         refused = builder.add_motion(start_ns + round(first * NS / rate), rate, frames[first:last])

@@ -1,10 +1,11 @@
-"""From turns to motion: normalising, the conversation, joined seams, who speaks; the same live, offline and in replay.
+"""From turns to motion: normalization, the network, seams, voice activity; the same live, offline and in replay.
 
-The nodes, ``generate`` and replays of bags all run this object, so that what a robot did live can be computed again.
+The nodes, ``generate`` and replays of bags all run this object, so that a live robot's motion can be computed again.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,11 @@ from timar_ros.errors import UserError
 from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.streaming.activity import ActivityDetector
 from timar_ros.streaming.normalise import make_normaliser
-from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.partner_amplitude import PartnerAmplitude
+from timar_ros.streaming.sampling_options import PipelineOptions
 from timar_ros.streaming.seams import Inertialiser
-from timar_ros.streaming.turn_checks import RejectedError, check_frames
-from timar_ros.streaming.turn_types import TurnInput
+from timar_ros.streaming.turns.turn_checks import RejectedError, check_frames
+from timar_ros.streaming.turns.turn_types import TurnInput
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
@@ -36,11 +38,11 @@ class TurnMotion:
     """The agent's motion for one turn."""
 
     number: int
-    """The turn's."""
+    """The turn's number."""
     stamp_ns: int
-    """When the first frame is to be shown [ns]: the turn's stamp and the playback delay."""
+    """Time at which to show the first frame [ns]: the turn's stamp plus the playback delay."""
     about_ns: int
-    """When that is said which the first frame goes with [ns], by the input's stamps."""
+    """Time of the speech that the first frame belongs to [ns], by the input's stamps."""
     rate: float
     """Frames a second [Hz]."""
     frames: Frames
@@ -49,18 +51,20 @@ class TurnMotion:
     """[F], 1 while the agent speaks."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage took, and ``total``."""
+    from_plan: bool = False
+    """Rolling mode: the hop came too late, and an earlier hop planned these frames."""
 
 
 @dataclass
 class Heard:
-    """A turn made ready for the model."""
+    """A turn prepared for the model."""
 
     turn: TurnInput
     user_speech: Frames
     agent_speech: Frames
     user_motion: Frames | None
     speaking: NDArray[np.bool_]
-    """Of the frames that motion is made for."""
+    """Whether the agent speaks, for each frame of the motion."""
     seconds: float
     agent_ahead: Frames | None = None
     """Rolling: the agent's speech after the hop."""
@@ -90,14 +94,14 @@ class Stages:
         self._activity = {role: ActivityDetector() for role in self._normalisers}
         self._seams = Inertialiser(enabled=options.seams)
         self._shown: int | None = None  # number of the last turn that got motion
-        self._rest = np.zeros(MOTION_SIZE, dtype=np.float32)  # the last frame that went out
+        self._rest = np.zeros(MOTION_SIZE, dtype=np.float32)  # the last output frame
 
     def before(self, turn: TurnInput) -> Heard:
-        """Check and normalise a turn; a planned one leaves no trace.
+        """Check and normalise a turn; a planned turn changes no state.
 
         :raises UserError: when its sizes are not the model's.
         """
-        began = time.perf_counter()
+        started = time.perf_counter()
         user = self._speech(turn.user_speech, "user_speech")
         agent = self._speech(turn.agent_speech, "agent_speech")
         motion = self._motion(turn.user_motion)
@@ -108,20 +112,20 @@ class Stages:
         if ahead is not None:
             activity, ahead = self._listen("agent", np.nan_to_num(ahead, posinf=0.0, neginf=0.0), keep=False)
             speaking = activity[self._margin : self._margin + self.frames]
-        return Heard(turn, user, agent, motion, speaking, time.perf_counter() - began, ahead)
+        return Heard(turn, user, agent, motion, speaking, time.perf_counter() - started, ahead)
 
     def after(self, heard: Heard, motion: Frames, model_seconds: float) -> TurnMotion:
-        """Join the model's motion to what went out before, stamp it, and let nothing out that is not finite."""
-        began = time.perf_counter()
+        """Join the model's motion to the previous motion and stamp it; values that are not finite never go out."""
+        started = time.perf_counter()
         motion = np.asarray(motion, dtype=np.float32)
         if not np.isfinite(motion).all():
-            # The head stays where it is; what the network made of this turn nobody can tell.
+            # The head keeps its pose: the network's values for this turn are invalid.
             self.broken_turns += 1
             motion = np.repeat(self._rest[None], self.frames, axis=0)
         number = heard.turn.number
         motion = self._seams.apply(motion, follows=self._shown is not None and number == self._shown + 1)
         self._shown, self._rest = number, motion[-1].copy()
-        seams = time.perf_counter() - began
+        seams = time.perf_counter() - started
         stamp_ns = heard.turn.stamp_ns + self.delay_ns
         return TurnMotion(
             number=number,
@@ -148,7 +152,7 @@ class Stages:
         self._rest[:] = 0.0
 
     def state_dict(self) -> State:
-        """Everything learned, fit for ``np.savez``."""
+        """The state of the stages, fit for ``np.savez``."""
         state: State = {
             "shown": np.array(-1 if self._shown is None else self._shown),
             "rest": self._rest.copy(),
@@ -159,7 +163,7 @@ class Stages:
         return state | _under("seams", self._seams.state_dict())
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Resume from a :meth:`state_dict`.
 
         :raises UserError: when the state is of another kind of pipeline.
         """
@@ -207,7 +211,7 @@ class Stages:
 class Pipeline:
     """Turns in, motion out, for one conversation or several on one model: one pass of the network for all.
 
-    Speech is raw audio: samples at 16 kHz in [-1, 1]. A conversation's motion does not depend on who shares the batch.
+    Speech is raw audio: samples at 16 kHz in [-1, 1]. A conversation's motion does not depend on the others.
 
     :param model: a :class:`timar_ros.model.Timar`.
     :param options: see :class:`timar_ros.streaming.PipelineOptions`.
@@ -231,6 +235,10 @@ class Pipeline:
         self.options = options or PipelineOptions()
         self.turn_seconds = model.config.turn_seconds
         self._stages = [Stages(self.options, self.turn_seconds, user_clip, agent_clip) for _ in range(conversations)]
+        self._partners: list[PartnerAmplitude] = []
+        if self.options.follow_partner and model.config.head == "joint":
+            average = math.exp(float(model.joint_style[0]))
+            self._partners = [PartnerAmplitude(average) for _ in range(conversations)]
         self._rolling: RollingBatch | None = None
         if self.options.mode == "rolling":
             from timar_ros.streaming.rolling import RollingBatch
@@ -271,11 +279,11 @@ class Pipeline:
         return sum(stages.broken_turns for stages in self._stages)
 
     def step(self, turn: TurnInput) -> TurnMotion | None:
-        """Motion for a turn of the only conversation; None where it gets none, see :meth:`process`."""
+        """Motion for a turn of the only conversation; None if the turn gets no motion, see :meth:`process`."""
         return self.process([turn])[0]
 
     def process(self, turns: Sequence[TurnInput | None]) -> list[TurnMotion | None]:
-        """Motion for each conversation's turn; None where there is no turn, or where it gets no motion.
+        """Motion for each conversation's turn; None without a turn, or for a turn that gets no motion.
 
         Reactive: complete turns get motion. Anticipatory: planned turns do, and complete ones only become history.
         Rolling: a turn here is a hop, and each gets motion.
@@ -287,20 +295,34 @@ class Pipeline:
             None if turn is None or (turn.planned and not anticipatory) else stages.before(turn)
             for stages, turn in zip(self._stages, turns, strict=True)
         ]
-        began = time.perf_counter()
+        self._follow_partners(heard)
+        started = time.perf_counter()
         motions = self._rolled(heard) if self._rolling is not None else self._turned(heard)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         answers: list[TurnMotion | None] = [None] * len(self)
         for row, (each, motion) in enumerate(zip(heard, motions, strict=True)):
             if each is None or motion is None:
                 continue
             answers[row] = answer = self._stages[row].after(each, motion, seconds)
-            if each.turn.planned:
+            if self._rolling is not None:
+                self._rolling.amend(row, answer.frames)
+            elif each.turn.planned:
                 self._turns.amend_plan(row, answer.number, answer.frames)
         return answers
 
+    def _follow_partners(self, heard: Sequence[Heard | None]) -> None:
+        """Set each conversation's amplitude by how much its partner's head moves."""
+        for row, (partner, each) in enumerate(zip(self._partners, heard, strict=False)):
+            if each is None or each.turn.planned:
+                continue
+            amplitude = partner.push(each.user_motion)
+            if self._rolling is None:
+                self._turns.amplitudes[row] = amplitude
+            else:
+                self._rolling.set_amplitude(row, amplitude)
+
     def _rolled(self, heard: Sequence[Heard | None]) -> list[Frames | None]:
-        """What the hops of all conversations show."""
+        """The motion for the hops of all conversations."""
         assert self._rolling is not None
         return self._rolling.step([None if each is None else _hop(each) for each in heard])
 
@@ -320,53 +342,67 @@ class Pipeline:
         self._turns.observe(complete)
         return self._turns.plan(planned)
 
-    def skip(self, turn: TurnInput, row: int = 0) -> None:
-        """A turn that came too late for motion: it costs nothing, but what it says of the speakers' levels counts."""
+    def skip(self, turn: TurnInput, row: int = 0) -> TurnMotion | None:
+        """Skip the network for a turn that came too late; the turn still updates the speakers' levels.
+
+        :returns: rolling mode: an earlier hop's plan for this hop, if there is one; otherwise None.
+        """
         if turn.planned:
-            return
+            return None
         heard = self._stages[row].before(turn)
-        if self._rolling is not None:
-            self._rolling.miss(row, _hop(heard))
+        motion = None if self._rolling is None else self._rolling.miss(row, _hop(heard))
+        if self._rolling is None or motion is None:
+            return None
+        answer = replace(self._stages[row].after(heard, motion, 0.0), from_plan=True)
+        self._rolling.amend(row, answer.frames)
+        return answer
 
     def idle(self) -> None:
-        """Work that need not be done between a turn's end and its motion; best called right after publishing."""
+        """Idle-time work, which a turn's motion need not wait for; best called right after publishing."""
         self._batch.prepare()
 
-    def check_style(self, *, guidance: float | None = None, temperature: float | None = None) -> None:
-        """Whether :meth:`set_style` would take these.
+    def check_style(self, **style: float) -> None:
+        """Check values for :meth:`set_style` without setting them.
 
-        :raises UserError: as PipelineOptions.
+        :raises UserError: as :meth:`set_style`.
         """
-        self._restyled(guidance, temperature)
+        self._restyled(style)
 
-    def set_style(self, *, guidance: float | None = None, temperature: float | None = None) -> None:
-        """Change sampling from the next turn on, for all conversations.
+    def set_style(self, **style: float) -> None:
+        """Change ``guidance``, ``temperature`` or ``liveliness`` from the next turn on, for all conversations.
 
-        :raises UserError: as PipelineOptions.
+        :raises UserError: as PipelineOptions, or for liveliness if the model does not support it.
         """
-        self.options = self._batch.options = self._restyled(guidance, temperature)
+        self.options = self._batch.options = self._restyled(style)
 
-    def _restyled(self, guidance: float | None, temperature: float | None) -> PipelineOptions:
-        changes = {"guidance": guidance, "temperature": temperature}
-        return replace(self.options, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    def _restyled(self, style: Mapping[str, float]) -> PipelineOptions:
+        if "liveliness" in style and self.model.config.head != "joint":
+            raise UserError(f"liveliness: '{self.model.name}' has no joint head; use the retarget node's gains")
+        changes: dict[str, Any] = dict(style)
+        return replace(self.options, **changes)
 
     def reset(self, row: int | None = None) -> None:
-        """A new partner: forget everything that was heard, seen and done in one conversation, or in all."""
+        """Forget the history of one conversation, or of all, for a new partner."""
         self._batch.reset(row)
         for stages in self._stages if row is None else [self._stages[row]]:
             stages.reset()
+        for partner in self._partners if row is None else self._partners[row : row + 1]:
+            partner.reset()
 
     def state_dict(self, row: int = 0) -> State:
-        """A whole conversation as plain arrays, fit for ``np.savez``: a node that restarts goes on where it was."""
-        return _under("talk", self._batch.state_dict(row)) | _under("stages", self._stages[row].state_dict())
+        """A whole conversation as plain arrays, fit for ``np.savez``: a restarted node resumes from it."""
+        state = _under("talk", self._batch.state_dict(row)) | _under("stages", self._stages[row].state_dict())
+        return state | (_under("partner", self._partners[row].state_dict()) if self._partners else {})
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]], row: int = 0) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Resume from a :meth:`state_dict`.
 
-        :raises UserError: when it is of another model or other options.
+        :raises UserError: when the state is of another model or other options.
         """
         self._batch.load_state_dict(row, _within("talk", state))
         self._stages[row].load_state_dict(_within("stages", state))
+        if self._partners and "partner/poses" in state:
+            self._partners[row].load_state_dict(_within("partner", state))
 
 
 def _hop(heard: Heard) -> Hop:

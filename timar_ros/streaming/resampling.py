@@ -43,9 +43,9 @@ def resample_window(
     period = rate // gcd(rate, target)
     start = (first * rate // target - context) // period * period
     end = -(-(first + count) * rate // target) + context
-    made = soxr.resample(read(start, end), rate, target, quality="HQ")
+    resampled = soxr.resample(read(start, end), rate, target, quality="HQ")
     skip = first - start * target // rate
-    window = made[skip : skip + count]
+    window = resampled[skip : skip + count]
     if len(window) < count:
         window = np.pad(window, (0, count - len(window)))
     return np.ascontiguousarray(window, dtype=np.float32)
@@ -56,23 +56,23 @@ def resample_frames(
 ) -> NDArray[np.float32]:
     """FLAME frames at other times: expression linearly, jaw and head pose along the shortest arc.
 
-    Each of the three parts goes by itself, between the nearest frames that have it.
+    Each of the three parts is interpolated by itself, between the nearest frames that have it.
 
     :param times: strictly increasing times of the frames [ns], shape [n].
     :param frames: frames [n, 56] in TIMAR order; NaN where not tracked.
-    :param wanted: times asked for [ns], shape [m].
+    :param wanted: times of the result [ns], shape [m].
     :param max_gap: frames further apart than this [ns] are not joined: between them the part is not tracked.
-    :param hold: how long [ns] the first and last known value stand before the first and after the last frame.
+    :param hold: how long [ns] the first and last known value are held before the first and after the last frame.
     :returns: frames [m, 56]; NaN where not tracked.
     """
-    made = np.full((len(wanted), MOTION_SIZE), np.nan, dtype=np.float32)
+    frames_out = np.full((len(wanted), MOTION_SIZE), np.nan, dtype=np.float32)
     for part in PARTS.values():
         known = np.isfinite(frames[:, part]).all(axis=1)
         if known.any():
-            made[:, part] = _resample_part(
+            frames_out[:, part] = _resample_part(
                 times[known], frames[known, part], wanted, max_gap, hold, rotation=part is not EXPRESSION
             )
-    return made
+    return frames_out
 
 
 def _resample_part(
@@ -90,19 +90,19 @@ def _resample_part(
     inside = (before >= 0) & (before + 1 < len(times))
     joined = inside & (times[right] - times[left] <= max_gap)
     held = ~inside & (np.minimum(abs(wanted - times[left]), abs(wanted - times[right])) <= hold)
-    # A gap too wide to join still has its own frames, and they stand for `hold` as they do at the end of a recording.
+    # The frames at the edges of a gap too wide to join are held for `hold`, as at the end of a recording.
     edge = inside & ~joined & (wanted - times[left] <= hold)
-    made = np.full((len(wanted), values.shape[1]), np.nan, dtype=np.float32)
-    made[edge] = values[left[edge]]
-    made[held] = values[np.where(before < 0, right, left)[held]]
+    values_out = np.full((len(wanted), values.shape[1]), np.nan, dtype=np.float32)
+    values_out[edge] = values[left[edge]]
+    values_out[held] = values[np.where(before < 0, right, left)[held]]
     between = joined & ~exact
     if between.any():
         a, b = values[left[between]].astype(float), values[right[between]].astype(float)
         span = (times[right[between]] - times[left[between]]).astype(float)
         weight = ((wanted[between] - times[left[between]]) / span)[:, None]
-        made[between] = _arc(a, b, weight) if rotation else a + weight * (b - a)
-    made[exact] = values[left[exact]]
-    return made
+        values_out[between] = _arc(a, b, weight) if rotation else a + weight * (b - a)
+    values_out[exact] = values[left[exact]]
+    return values_out
 
 
 def _arc(a: NDArray[np.float64], b: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:

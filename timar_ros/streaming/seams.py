@@ -1,8 +1,8 @@
-"""Seams between turns: each turn's motion is sampled by itself, so frames can jump where two turns meet.
+"""Seams between turns: each turn's motion is sampled by itself, so frames can jump at a turn boundary.
 
 Inertialisation (Bollo, "Inertialization: High-Performance Animation Transitions in Gears of War", GDC 2018) takes the
-difference between where the head was going and where the new turn begins, and lets it die away over the turn's first
-frames along a quintic: position and velocity are continuous, nothing is delayed, and later frames stay untouched.
+offset between the extrapolated last turn and the new turn, and fades it out over the turn's first frames along a
+quintic: position and velocity are continuous, nothing is delayed, and later frames stay untouched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Values = NDArray[np.float64]
 class Inertialiser:
     """Joins turns of motion.
 
-    :param frames: over how many frames an offset dies away, at least 2; the jaw's over half as many.
+    :param frames: over how many frames an offset fades out, at least 2; the jaw's offset over half as many.
     :param enabled: False leaves motion as it is.
     """
 
@@ -32,16 +32,16 @@ class Inertialiser:
             raise ValueError(f"frames is {frames}; it must be 2 or more")
         self.frames = frames
         self.enabled = enabled
-        self._last: _Values = np.zeros((0, MOTION_SIZE))  # up to two frames that went out last
+        self._last: _Values = np.zeros((0, MOTION_SIZE))  # up to two last output frames
 
     def reset(self) -> None:
-        """The next turn follows on nothing."""
+        """Forget the last frames: the next turn is not joined."""
         self._last = self._last[:0]
 
     def apply(self, motion: Frames, follows: bool = True) -> Frames:
         """Join a turn ``[F, 56]`` to the one before.
 
-        :param follows: False when turns are missing in between: the head rested meanwhile, and only its place goes on.
+        :param follows: False when turns are missing in between: the head rested, so only its pose is continued.
         """
         values = motion.astype(np.float64)
         if self.enabled and len(self._last) and len(values):
@@ -57,18 +57,18 @@ class Inertialiser:
         return values.astype(np.float32)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """The frames that went out last."""
+        """The last output frames."""
         return {"last": self._last.copy()}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         self._last = np.asarray(state["last"], dtype=np.float64).reshape(-1, MOTION_SIZE)[-2:]
 
 
 def _fade(offset: _Values, velocity: _Values, frames: int, count: int) -> _Values:
     """The offset ``[n]`` at the turn's frames ``[count, n]``: a quintic that ends at rest after ``frames``."""
-    length = min(frames, count)  # gone by the next seam, or offsets would feed on offsets
-    # An offset that is running towards zero already gets there sooner, lest it overshoot far.
+    length = min(frames, count)  # finished by the next seam, or offsets would accumulate
+    # An offset that already moves towards zero arrives there sooner: otherwise it would overshoot far.
     with np.errstate(divide="ignore", invalid="ignore"):
         arrival = np.where(offset * velocity < 0, -5.0 * offset / velocity, length)
     span = np.clip(arrival, length / 2, length)
@@ -81,7 +81,7 @@ def _fade(offset: _Values, velocity: _Values, frames: int, count: int) -> _Value
 
 
 def _linear_offset(last: _Values, first: _Values) -> tuple[_Values, _Values]:
-    """Offset and its change a frame, at the last frame that went out, against the new turn run backwards."""
+    """Offset and its change per frame at the last output frame, relative to the new turn extrapolated backwards."""
     step = first[-1] - first[0]
     offset = last[-1] - (first[0] - step)
     velocity = last[-1] - last[0] - step if len(last) == 2 else np.zeros_like(step)
@@ -102,7 +102,7 @@ def _rotation_offset(last: _Values, first: _Values) -> tuple[_Values, _Values]:
 def seam_ratio(motion: Frames, frames_per_turn: int = 25) -> dict[str, float]:
     """How much faster motion ``[T, 56]`` changes from turn to turn than inside turns: 1 is seamless.
 
-    The mean absolute difference of neighbouring frames over the seams, by that inside turns; keys ``expression``,
+    The mean absolute difference of neighbouring frames at the seams, divided by that inside turns; keys ``expression``,
     ``jaw`` and ``head_pose``. NaN where there is no seam or no motion.
     """
     change = np.abs(np.diff(motion.astype(np.float64), axis=0))

@@ -1,4 +1,4 @@
-"""What a StreamInfo message says of a running pipeline, and the options that a recorded one stands for.
+"""The StreamInfo message of a running pipeline, and the options in a recorded message.
 
 The message has a field for every option of :class:`timar_ros.streaming.PipelineOptions`, under the same name.
 """
@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timar_ros.options import from_plain, options_of, to_plain
-from timar_ros.streaming.options import PipelineOptions
+from timar_ros.streaming.sampling_options import PipelineOptions
 
 if TYPE_CHECKING:
     from timar_ros.model import Timar
 
 
 def info_of(model: Timar, options: PipelineOptions) -> dict[str, Any]:
-    """Values of all fields but the header. What the model decides is resolved wherever one number can say it."""
+    """Values of all fields but the header. Defaults of the model are resolved wherever one number can express them."""
     import torch
 
     config = model.config
     resolved = {
         "playback_delay": options.delay_ns(config.turn_seconds) / 1e9,
         "context_seconds": float(options.context_seconds or config.context_seconds),
+        "context_policy": options.window_policy,
         "sampling_steps": options.sampling_steps or config.sampling_steps,
+        "guidance": config.guidance if options.guidance is None else options.guidance,
     }
     return {
         **to_plain(options),
@@ -50,7 +52,7 @@ def step_seconds(info: Any) -> float:
 
 
 def allowance(mode: str) -> str:
-    """Name of the option that gives motion the time to be made and to travel; it is too short where motion is late."""
+    """Name of the option for the time to compute and transport motion; the time is too short when motion is late."""
     return {"anticipatory": "the segmenter's planning_lead", "rolling": "hop_margin"}.get(mode, "playback_delay")
 
 
@@ -63,7 +65,7 @@ def dtype_of(model: Timar) -> str:
 
 
 def options_from(info: Any) -> dict[str, Any]:
-    """Keywords of PipelineOptions that a recorded StreamInfo stands for; options that it does not know are left out.
+    """Keywords of PipelineOptions in a recorded StreamInfo, without options that the message lacks.
 
     :param info: a message of this or an older version of the package.
     """

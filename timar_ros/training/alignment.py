@@ -1,9 +1,9 @@
-"""A start from which attention is aligned in time, so that a small model need not spend its hours to find that out.
+"""Initial weights with attention aligned in time, so that a small model need not spend hours to learn the alignment.
 
 The learned positions start as sinusoids of the frame within the window, the same for all four blocks, plus a mark of
-the block. Keys start equal to queries, so that a token first looks at what happens at its own time (compare Trockman &
-Kolter 2023, arXiv 2305.09828); half of the heads look up to a second back, each by another lag, because a listener's
-nod follows what was heard before it. All of it stays free to change.
+the block. Keys start equal to queries, so that a token first attends to its own time (compare Trockman & Kolter 2023,
+arXiv 2305.09828). Half of the heads look up to a second back, each by a different lag, because a listener's nod follows
+earlier speech. Training may change all of these weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from timar_ros.model import tokens as layout
 from timar_ros.model.attention import Block
 
 # Sizes of the parts of a position, before the LayerNorm that follows. Speech tokens start near unit size: positions
-# must outweigh them, or what is said when is blurred (with 1 instead of 4, training stayed at a blur of half a second).
+# must outweigh them, or attention is blurred in time (with 1 instead of 4, training stayed at a blur of half a second).
 TIME_SIZE, BLOCK_SIZE = 4.0, 1.0
-# How many frames back heads look at most: what listeners do follows what they heard within a second.
+# Largest lag of a head in frames: listeners react within a second.
 LOOK_BACK = 25.0
-# An encoder-decoder meets positions twice, the second time beside what it heard: with the same sizes a frame of speech
-# moves the conditioning of its own frame ten times less than without a decoder, and is not listened to.
+# An encoder-decoder adds positions twice, the second time to encoded speech: with the same sizes a frame of speech
+# moves the conditioning of its own frame ten times less than without a decoder, too little to train on.
 DECODER_SIZE, CONTENT_GAIN = 0.25, 4.0
-# How much keys outweigh queries: attention scores at the start reach several units for tokens of the same time.
+# Factor of keys over queries: initial attention scores reach several units for tokens of the same time.
 KEY_GAIN = 4.0
 
 
@@ -62,7 +62,7 @@ def _sinusoids(at: Tensor, periods: Tensor) -> Tensor:
 
 
 def _rotation(lag: float, periods: Tensor) -> Tensor:
-    """What makes the sinusoids of a time those of ``lag`` frames later, ``[2·periods, 2·periods]``."""
+    """The rotation of a time's sinusoids to those of ``lag`` frames later, ``[2·periods, 2·periods]``."""
     angle = 2 * math.pi * lag / periods
     turned = torch.diag(angle.cos().repeat(2))
     turned.diagonal(len(periods)).copy_(-angle.sin())
@@ -72,7 +72,7 @@ def _rotation(lag: float, periods: Tensor) -> Tensor:
 
 @torch.no_grad()
 def align(model: Timar, seed: int = 0) -> None:
-    """Give ``model`` the start that this module's text describes."""
+    """Give ``model`` the initial weights that the module's docstring describes."""
     config = model.config
     stacks: list[tuple[nn.Parameter, nn.ModuleList, int]] = [
         (model.encoder_pos_embed_learned, model.encoder_blocks, config.encoder_width)
@@ -89,11 +89,11 @@ def align(model: Timar, seed: int = 0) -> None:
             assert isinstance(block, Block)
             weight = block.attn.qkv.weight
             query, key = (weight[i * width : (i + 1) * width].view(block.attn.heads, -1, width) for i in (0, 1))
-            # Every second head does not read the block's mark: it looks at its time in all four blocks alike.
+            # Every second head ignores the block's mark: it attends to its time in all four blocks equally.
             query[::2, :, timed:] = 0
             key.copy_(KEY_GAIN * query)
             for head in range(block.attn.heads - block.attn.heads // 2, block.attn.heads):
-                # A key of the time before, turned to now, is what the query looks for.
+                # The query matches a key of an earlier time, rotated to now.
                 key[head, :, :timed] @= _rotation(next(lags), periods)
     if not config.encoder_only:
         nn.init.eye_(model.decoder_embed.weight)
@@ -102,5 +102,5 @@ def align(model: Timar, seed: int = 0) -> None:
 
 
 def _lags(count: int) -> list[float]:
-    """How far back the ``count`` heads of all blocks look that look back, in frames: evenly up to a second."""
+    """Lags of the ``count`` heads of all blocks that look back, in frames: evenly spaced up to a second."""
     return [LOOK_BACK * (index + 1) / count for index in range(count)]

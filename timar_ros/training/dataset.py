@@ -1,7 +1,7 @@
-"""Training batches: clips, augmented and masked, the same for a seed whatever the number of processes.
+"""Training batches: clips, augmented and masked, the same for a seed with any number of processes.
 
-Everything random about a clip is drawn from (seed, step, place in the batch), and what a batch shares from
-(seed, step). So a run continues bit for bit after a stop, and two processes see together what one would see alone.
+All random values of a clip come from (seed, step, place in the batch), those of a whole batch from (seed, step). So a
+run continues bit for bit after a stop, and two processes together see the same clips as one process alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from timar_ros.data.audio import read_audio
-from timar_ros.data.augment import change_speed
-from timar_ros.data.dualtalk import Clip, DualTalkFolder, load_motion, load_speech
+from timar_ros.data.audio_files import read_audio
+from timar_ros.data.dualtalk_folder import Clip, DualTalkFolder, load_motion, load_speech
+from timar_ros.data.pace_augmentation import change_speed
 from timar_ros.errors import UserError
 from timar_ros.motion import HEAD, MOTION_RATE, MOTION_SIZE, SAMPLES_PER_FRAME
 from timar_ros.streaming.activity import ActivityDetector
-from timar_ros.training.augment import augment
-from timar_ros.training.config import TrainConfig
+from timar_ros.training.audio_augmentation import augment
 from timar_ros.training.masks import draw_masks, mask_share
+from timar_ros.training.run_config import TrainConfig
 
 Batch = dict[str, Tensor]
 # Independent streams of random numbers of one run.
@@ -32,7 +32,7 @@ ORDER, SHARE, CLIP = 0, 1, 2
 
 
 class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
-    """Clips by (step, place, index): ``index`` says which clip, step and place seed all that is random about it."""
+    """Clips by (step, place, index): ``index`` selects the clip, step and place seed all its random values."""
 
     def __init__(
         self, config: TrainConfig, turn_frames: int, diffusion_steps: int, skip: frozenset[str] = frozenset()
@@ -130,9 +130,9 @@ class TrainingClips(Dataset[dict[str, "Tensor | str"]]):
 
 
 class StepSampler(Sampler[list[tuple[int, int, int]]]):
-    """Which clips make up each step: a fresh permutation every epoch, cut into steps across epochs' borders.
+    """Selects each step's clips: a fresh permutation every epoch, cut into steps across epoch boundaries.
 
-    Gives this process's share of every step from ``first_step`` on, as lists of (step, place, index).
+    Yields this process's share of every step from ``first_step`` on, as lists of (step, place, index).
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class StepSampler(Sampler[list[tuple[int, int, int]]]):
 
 
 def collate(samples: list[dict[str, Tensor | str]]) -> dict[str, Tensor | list[str]]:
-    """Stack samples; ``timesteps`` and ``noise`` get their draws first (``[draws, B, T]``), as the loss takes them."""
+    """Stack samples; ``timesteps`` and ``noise`` get draws as first axis (``[draws, B, T]``), as the loss needs."""
     batch: dict[str, Tensor | list[str]] = {}
     for key, value in samples[0].items():
         if isinstance(value, str):
@@ -197,14 +197,14 @@ def mean_head(path: Path) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=65536)
 def head_style(path: Path) -> np.float32:
-    """How lively the head of a whole file is: the logarithm of its pose's deviation [rad], a mean over the axes."""
+    """Liveliness of a whole file's head: the logarithm of its pose's deviation [rad], a mean over the axes."""
     deviation = load_motion(path)[:, HEAD].std(0)
     return np.float32(np.log(np.maximum(deviation, 1e-4)).mean())
 
 
 @lru_cache(maxsize=65536)
 def speaks(path: Path) -> NDArray[np.bool_]:
-    """In which frames of a file somebody speaks, ``[T]``."""
+    """Frames of a file in which somebody speaks, ``[T]`` (boolean)."""
     return ActivityDetector().process(read_audio(path))
 
 
@@ -219,7 +219,7 @@ def motion_statistics(
     for clip in clips:
         motion = np.array(folder.load(clip)["agent_motion"])
         if neutral_head:
-            # The set's mean comes back below: moving every file by its own mean leaves the mean of means.
+            # The set's mean is added below: subtracting every file's own mean keeps only the mean of means.
             motion[:, HEAD] -= mean_head(clip.pair.npz(clip.agent))
         parts.append(motion)
     frames = np.concatenate(parts)

@@ -1,8 +1,8 @@
-"""A head start for a small speech encoder: it first learns to give the log-mel energies of what it hears.
+"""Pre-training of a small speech encoder: it first learns to predict the log-mel energies of its input.
 
-wav2vec 2.0's convolutions take tens of thousands of hours to find their filters. A small encoder that is to learn from
-a few hours of synthetic voices gets them by construction (windowed sinusoids on the mel scale) and by a few hundred
-steps of regression on log-mel energies, which anybody's voice has. Training then goes on end to end.
+wav2vec 2.0's convolutions take tens of thousands of hours to find their filters. A small encoder that learns from a few
+hours of synthetic voices gets its filters by construction (windowed sinusoids on the mel scale) and by a few hundred
+steps of regression on log-mel energies, which every voice has. Training then continues end to end.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def mel_points(count: int, low: float = 60.0, high: float = 7600.0) -> np.ndarra
 def initialise_filters(encoder: nn.Module, seed: int = 0) -> bool:
     """Make the first convolution a bank of windowed sinusoids, four phases a frequency, if its kernel is long enough.
 
-    Its bias becomes a fixed pattern: how much of it is left after the LayerNorm over channels tells the level.
-    Returns whether anything was changed.
+    Its bias becomes a fixed pattern: the pattern's size after the LayerNorm over channels shows the level. Returns
+    whether anything changed.
     """
     conv = encoder.feature_extractor.conv_layers[0].conv  # type: ignore[union-attr,index]
     assert isinstance(conv, nn.Conv1d)
@@ -85,10 +85,12 @@ def fit_filterbank(
     steps: int,
     learning_rate: float,
     autocast: Callable[[], AbstractContextManager[None]],
+    progress: Callable[[int, int], None] | None = None,
 ) -> float:
-    """Train ``encoder`` alone to give log-mel energies, through a linear layer that is then thrown away.
+    """Train ``encoder`` alone to predict log-mel energies, through a linear layer that is then discarded.
 
-    :param speech: batches of turns ``[B, N]``; ends early when they do.
+    :param speech: batches of turns ``[B, N]``; training ends early when they run out.
+    :param progress: called after every step with (steps done, all steps).
     :returns: share of the energies' variance that is explained at the end (mean of the last tenth of the steps).
     """
     width = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
@@ -109,15 +111,17 @@ def fit_filterbank(
             with torch.no_grad():
                 readout.bias.copy_(target.mean((0, 1)))
         with autocast():
-            given = readout(encode(encoder, batch, frames))
-        error = (given.float() - target).square().mean((0, 1))
-        # A band in which nothing happens would otherwise weigh without bound.
+            prediction = readout(encode(encoder, batch, frames))
+        error = (prediction.float() - target).square().mean((0, 1))
+        # Without this a silent band would have unbounded weight.
         variance = target.var((0, 1)) + 0.1
         loss = (error / variance).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
+        if progress is not None:
+            progress(step + 1, steps)
         explained.append(1 - float(loss.detach()))
         if (step + 1) % 100 == 0:
             log.info(

@@ -1,4 +1,4 @@
-"""A split's clips as they are, evenly chosen and the same every time: what a model is measured on."""
+"""A split's unchanged clips, evenly chosen and the same every time, for measuring a model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timar_ros.data.dualtalk import Clip
+from timar_ros.data.dualtalk_folder import Clip
 from timar_ros.model.diffusion import TRAINING_STEPS
-from timar_ros.training.config import AugmentConfig, MaskConfig, TrainConfig
 from timar_ros.training.dataset import TrainingClips, collate
+from timar_ros.training.run_config import AugmentConfig, MaskConfig, TrainConfig
 
 
 class FixedClips:
-    """Up to ``count`` clips of a split: nothing augmented, nothing of the user hidden, every agent frame masked."""
+    """Up to ``count`` clips of a split, without augmentation, with a fully known user and every agent frame masked."""
 
     def __init__(self, config: TrainConfig, split: str, count: int, turn_frames: int, skip: frozenset[str]) -> None:
         plain = replace(
@@ -30,7 +30,7 @@ class FixedClips:
         self.chosen: list[int] = np.linspace(0, len(self.clips) - 1, min(count, len(self.clips))).astype(int).tolist()
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[list[Clip], dict[str, Tensor]]]:
-        """The clips, ``size`` at a time, and what :func:`timar_ros.training.dataset.collate` makes of them."""
+        """The clips, ``size`` at a time, and their batch from :func:`timar_ros.training.dataset.collate`."""
         for first in range(0, len(self.chosen), size):
             indices = self.chosen[first : first + size]
             batch = collate([self.clips[0, first + place, index] for place, index in enumerate(indices)])

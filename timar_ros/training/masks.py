@@ -1,4 +1,4 @@
-"""What is hidden from the model in training, drawn clip by clip so that it does not depend on the process."""
+"""Masks of the model's input in training, drawn clip by clip so that they do not depend on the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import truncnorm
 
 from timar_ros.motion import PARTS
-from timar_ros.training.config import MaskConfig
+from timar_ros.training.run_config import MaskConfig
 
 
 def mask_share(options: MaskConfig, rng: np.random.Generator) -> float:
@@ -22,7 +22,7 @@ def mask_share(options: MaskConfig, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True)
 class ClipMasks:
-    """What one clip of T frames hides."""
+    """The masks of one clip of T frames."""
 
     agent: NDArray[np.bool_]
     """Agent frames to predict, ``[T]``."""
@@ -33,13 +33,13 @@ class ClipMasks:
     untracked: tuple[slice, ...]
     """Column groups of the user's motion that count as not tracked."""
     user_heard: int
-    """Frames of the user that were heard and seen: what comes later is dropped."""
+    """Number of known frames of the user: later frames are dropped."""
     agent_heard: int
-    """Frames of the agent's own speech that are known: what comes later is silence."""
+    """Number of known frames of the agent's own speech: silence follows."""
 
 
 def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig, rng: np.random.Generator) -> ClipMasks:
-    """Draw a clip's masks; ``share`` is the batch's (:func:`mask_share`), the masked count is rounded up."""
+    """Draw a clip's masks; ``share`` is the batch's (:func:`mask_share`); the number of masked frames is rounded up."""
     agent = np.zeros(frames, bool)
     agent[rng.permutation(frames)[: int(np.ceil(share * frames))]] = True
     speech, motion = rng.random((2, frames)) < options.token_drop
@@ -53,7 +53,8 @@ def draw_masks(frames: int, turn_frames: int, share: float, options: MaskConfig,
         untracked = tuple(groups[i] for i in lost)
     speech, motion, user_heard, agent_heard = speech | turns, motion | turns, frames, frames
     if options.unheard and rng.random() < options.unheard:
-        # Not at all, in part, or whole; the agent's speech from a fifth of a second on.
+        # The cut removes nothing, a part, or the whole turn; the agent's speech is known for at least a fifth of a
+        # second.
         user_heard -= int(rng.choice([turn_frames, int(rng.integers(0, turn_frames + 1)), 0], p=[0.5, 0.25, 0.25]))
         if rng.random() < 0.75:
             agent_heard -= turn_frames - int(rng.integers(max(1, turn_frames // 5), turn_frames + 1))

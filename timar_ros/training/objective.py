@@ -1,4 +1,4 @@
-"""A batch's loss, for TIMAR and for the DualTalk baseline alike: per-frame losses and which of them count."""
+"""A batch's loss, for TIMAR and for the DualTalk baseline alike: per-frame losses and their weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from timar_ros.model import tokens as layout
 from timar_ros.model.diffusion import TRAINING_STEPS, make_schedule, motion_mse
 from timar_ros.model.joint import SHOWN
 from timar_ros.motion import HEAD, MOTION_SIZE
-from timar_ros.training.config import OptimiserConfig
+from timar_ros.training.run_config import OptimiserConfig
 
-# How much a head changes from frame to frame, as a share of its deviation (the synthetic people's 0.143, a tracked
-# person's 0.14: docs/results.md).
+# A head's change from frame to frame, as a share of its deviation (0.143 for synthetic people, 0.14 for a tracked
+# person, by `timar data stats`).
 HEAD_CHANGE = 0.143
 
 
 @dataclass(frozen=True)
 class FrameLosses:
-    """What each frame of a batch costs: n = draws·B·T, draw after draw, each with the frames of all clips in turn."""
+    """The losses of each frame of a batch: n = draws·B·T, ordered by draw, then clip, then frame."""
 
     loss: Tensor
     """``[n]``: the sum of all parts."""
     mse: Tensor
     """``[n]``: the part of x0 (diffusion) or of the motion (MLP head, DualTalk)."""
     weight: Tensor
-    """``[n]``: 1 where a frame counts, 0 where it was given to the network."""
+    """``[n]``: 1 where a frame counts, 0 where the network knows it."""
     bound: Tensor | None = None
     """``[n]``: the variational bound in bits, before ``bound_weight``; None without diffusion."""
     conditioning: Tensor | None = None
@@ -40,11 +40,11 @@ class FrameLosses:
 
 
 class Objective(nn.Module):
-    """Wraps a model so that a call gives its loss: what a distributed wrapper then wraps.
+    """Wraps a model so that a call returns its loss, as a distributed wrapper needs.
 
-    The sum over the counted frames and their number are given apart, so that processes and micro-batches can be joined
-    exactly: the loss is the sum of all sums over the sum of all counts. With default options TIMAR's is the loss of
-    the paper (arXiv 2512.15340, section 3.5).
+    The sum over the counted frames and their number are returned separately, so that processes and micro-batches
+    combine exactly: the loss is the sum of all sums divided by the sum of all counts. With default options TIMAR's is
+    the loss of the paper (arXiv 2512.15340, section 3.5).
     """
 
     def __init__(self, model: Timar | DualTalk, options: OptimiserConfig | None = None) -> None:
@@ -61,13 +61,13 @@ class Objective(nn.Module):
         return (each.loss * each.weight).sum(), (each.mse.detach() * each.weight).sum(), each.weight.sum()
 
     def frame_losses(self, batch: dict[str, Tensor]) -> FrameLosses:
-        """The losses of a batch of clips, with all that training draws given in the batch.
+        """The losses of a batch of clips; the batch holds all random values of training.
 
         :param batch: ``user_speech``, ``agent_speech`` ``[B, N]`` (normalised samples); ``user_motion`` (NaN: not
-            tracked), ``agent_motion`` ``[B, T, 56]``; ``agent_mask [B, T]``: True at frames to predict, as many a clip;
-            ``user_speech_drop``, ``user_motion_drop [B, T]``: True at user tokens that the network does not see. With
-            diffusion ``timesteps [draws, B, T]`` of 1000 and ``noise [draws, B, T, 56]``; with ``change_weight``
-            ``agent_silent [B, T]``.
+            tracked), ``agent_motion`` ``[B, T, 56]``; ``agent_mask [B, T]``: True at frames to predict, equally many in
+            each clip; ``user_speech_drop``, ``user_motion_drop [B, T]``: True at user tokens that the network does not
+            see. With diffusion ``timesteps [draws, B, T]`` of 1000 and ``noise [draws, B, T, 56]``; with
+            ``change_weight`` ``agent_silent [B, T]``.
         """
         if isinstance(self.model, DualTalk):
             return self._dualtalk(self.model, batch)
@@ -110,9 +110,9 @@ def strided_bound(model: Timar, target: Tensor, cond: Tensor, timesteps: Tensor,
     """The variational bound (bits, ``[n]``) of the process with ``count`` steps, for the variance alone.
 
     Noise levels are those of the sampler; the last step, at which it adds no noise, is left out. The conditioning gets
-    no gradient: what to predict is learned from x0's error.
+    no gradient: it learns from x0's error.
 
-    :param timesteps: of 1000; only spread over the sampler's steps.
+    :param timesteps: of 1000; mapped to the sampler's steps.
     """
     schedule = make_schedule(count)
     index = 1 + timesteps.flatten() % (count - 1)
@@ -133,11 +133,11 @@ def strided_bound(model: Timar, target: Tensor, cond: Tensor, timesteps: Tensor,
 def head_change_error(model: Timar, target: Tensor, cond: Tensor, noise: Tensor) -> Tensor:
     """Squared error of the head's change from frame to frame inside turns, predicted from pure noise, ``[n]``.
 
-    In units of :data:`HEAD_CHANGE`. A nod is a hundredth of the variance of the head's pose and a tenth of that of its
-    speed: by pose alone it is learned last. What is learned stays the same: at the noisiest level all comes from the
-    conditioning, and all frames of a turn are conditioned on the same tokens, so the prediction with the least error in
-    pose has the least error in its change, too. Changes across seams are left out, since there the later frame knows
-    more.
+    In units of :data:`HEAD_CHANGE`. A nod has a hundredth of the variance of the head's pose and a tenth of the
+    variance of its speed: with the error of pose alone, nods are learned last. The optimum stays the same: at the
+    noisiest level the prediction depends on the conditioning alone, and all frames of a turn are conditioned on the
+    same tokens, so the prediction with the least error in pose also has the least error in change. Changes across turn
+    boundaries are left out, since the later frame has more information.
     """
     noisiest = torch.full((len(target),), TRAINING_STEPS - 1, device=target.device)
     x0 = model.diffloss.net(noise.flatten(0, -2).to(cond.dtype), noisiest, cond).float()[:, HEAD]
@@ -148,10 +148,10 @@ def head_change_error(model: Timar, target: Tensor, cond: Tensor, noise: Tensor)
 
 
 def joint_error(model: Timar, target: Tensor, cond: Tensor, batch: dict[str, Tensor], draws: int) -> Tensor:
-    """The joint head's loss, that of a turn at each of its frames, ``[B·T]``.
+    """The joint head's loss ``[B·T]``: each frame has its turn's loss.
 
-    A turn goes on from the frames before it in the clip; the first one from nowhere. What is drawn comes from the
-    batch's own noise, so that it depends on the clips alone.
+    A turn continues from the previous frames of the clip; the first turn has no previous frames. The random numbers
+    come from the batch's own noise, so that they depend on the clips alone.
     """
     frames, clips = model.config.turn_frames, len(batch["agent_motion"])
     poses = target[:, HEAD].view(clips, -1, frames, 3)
@@ -173,9 +173,9 @@ def shown_before(poses: Tensor) -> Tensor:
 
 
 def clip_conditioning(model: Timar, batch: dict[str, Tensor], agent_mask: Tensor) -> Tensor:
-    """The conditioning ``[B, T, D]`` of every agent frame of whole clips: each turn sees itself and those before it.
+    """The conditioning ``[B, T, D]`` of every agent frame of whole clips: each turn sees itself and earlier turns.
 
-    With the drops given (not drawn), so that what a clip hides does not depend on the process it lands on.
+    The batch gives the drops (nothing is drawn here), so that a clip's masks do not depend on the process.
     """
     frames = model.config.turn_frames
     clips = len(batch["agent_motion"])
@@ -204,7 +204,7 @@ def clip_conditioning(model: Timar, batch: dict[str, Tensor], agent_mask: Tensor
 
 @torch.no_grad()
 def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Motion ``[B, T, 56]`` for whole clips at once: as streaming with masked history in its first window."""
+    """Motion ``[B, T, 56]`` for whole clips at once, as in streaming's first window with masked history."""
     cond = clip_conditioning(model, batch, torch.ones_like(batch["agent_mask"])).flatten(0, 1)
     if not model.config.diffusion:
         motion = model.mlp_head(cond).float()
@@ -215,14 +215,14 @@ def sample_clips(model: Timar, batch: dict[str, Tensor], generator: torch.Genera
             torch.randn((steps, len(cond), MOTION_SIZE), generator=generator),
         )
         motion = model.diffloss.sample(cond, (initial.to(cond.device), added.to(cond.device))).frames
-    made = model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])
+    sampled = model.unstandardise(motion).unflatten(0, batch["agent_motion"].shape[:2])
     if model.config.head == "joint":
-        made[..., HEAD] = _sample_heads(model, cond, batch, generator)
-    return made
+        sampled[..., HEAD] = _sample_heads(model, cond, batch, generator)
+    return sampled
 
 
 def _sample_heads(model: Timar, cond: Tensor, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Head poses ``[B, T, 3]`` of whole clips, turn after turn, each of its own person's liveliness."""
+    """Head poses ``[B, T, 3]`` of whole clips, turn by turn, each with its own person's liveliness."""
     config, clips = model.config, len(batch["agent_motion"])
     z = cond.view(clips, -1, config.turn_frames, cond.shape[-1])
     shown = torch.full((clips, SHOWN, 3), torch.nan, device=cond.device)

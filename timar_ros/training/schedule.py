@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 
-from timar_ros.training.config import OptimiserConfig
+from timar_ros.training.run_config import OptimiserConfig
 
-# What a run that ends by the clock never reaches.
+# A number of steps that a run limited by time never reaches.
 ENDLESS = 10**7
 
 
 def total_steps(options: OptimiserConfig, clips: int) -> int:
-    """Optimiser steps of the whole run; :data:`ENDLESS` for one that ends by the clock."""
+    """Optimiser steps of the whole run; :data:`ENDLESS` for a run limited by time."""
     if options.seconds is not None:
         return ENDLESS
     return options.steps or max(1, round((options.epochs or 0) * clips / options.batch_size))
 
 
 def expected_total(step: int, warmup: int, spent: float, seconds: float) -> int:
-    """Steps of a run of so many ``seconds``, at the pace of the ``step`` steps that took ``spent`` seconds."""
+    """Steps of a run of ``seconds``, at the pace of the first ``step`` steps in ``spent`` seconds."""
     if spent >= seconds:
         return step + 1
-    # The first steps are slow: libraries set themselves up.
+    # The first steps are slow: libraries initialise themselves.
     return ENDLESS if step < max(warmup, 20) else max(step + 1, round(step * seconds / max(spent, 1e-3)))
 
 
@@ -33,7 +33,7 @@ def warmup_steps(options: OptimiserConfig, clips: int) -> int:
 
 
 def learning_rate(step: int, total: int, warmup: int, options: OptimiserConfig) -> float:
-    """The rate of the step that brings the count from ``step`` to ``step + 1``."""
+    """The learning rate of the step from ``step`` to ``step + 1``."""
     rate = options.learning_rate
     if step < warmup:
         return rate * (step + 1) / warmup

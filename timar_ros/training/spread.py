@@ -1,9 +1,9 @@
-"""How far sampled motion spreads, matched to the data's after training.
+"""Matches the spread of sampled motion to the data's after training.
 
-Few sampling steps fall short: each step's variance is right for what the network was trained on, a true frame with
-noise, but the steps add up on what they drew themselves (with 5 steps the head lacks a fifth of its variance). The
-face has too much, since the network draws anew in every frame what it cannot know, how somebody's face rests. Both are
-made up for by a constant on the learned variance of each column, found by bisection.
+Few sampling steps give too little spread: each step's variance is right for the network's training input, a true frame
+with noise, but sampling steps build on their own samples (with 5 steps the head lacks a fifth of its variance). The
+face has too much spread, since every frame samples anew what the network cannot know: a face's resting shape. A
+constant on the learned variance of each column, found by bisection, corrects both.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from timar_ros.model import Timar
 from timar_ros.motion import HEAD
-from timar_ros.training.config import TrainConfig
 from timar_ros.training.dataset import mean_motion
 from timar_ros.training.fixed_clips import FixedClips
 from timar_ros.training.objective import clip_conditioning
+from timar_ros.training.run_config import TrainConfig
 
 CLIPS, BATCH = 64, 8
-# The learned variance's share of its range lies in [-1, 1]: half of that is as far as a column is moved.
+# The learned variance's share of its range lies in [-1, 1]: a column moves by at most half of that.
 RANGE, HALVINGS = 1.0, 8
 
 
@@ -30,9 +30,9 @@ RANGE, HALVINGS = 1.0, 8
 def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = frozenset()) -> Tensor:
     """Change ``model`` so that its motion for clips of the training split has their variance, column by column.
 
-    The data's variance is that about each file's own mean: how people's faces differ at rest is no movement.
+    The data's variance is about each file's own mean: differences between faces at rest are no movement.
 
-    :returns: what was added to the learned variance's share of its range, ``[56]``.
+    :returns: the constants added to the learned variance's share of its range, ``[56]``.
     """
     fixed = FixedClips(config, config.data.split, CLIPS, model.config.turn_frames, skip)
     conditioning, truth = [], []
@@ -41,7 +41,7 @@ def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = froze
         conditioning.append(clip_conditioning(model, batch, batch["agent_mask"]).flatten(0, 1))
         means = torch.from_numpy(np.stack([mean_motion(clip.pair.npz(clip.agent)) for clip in clips]))
         if config.data.neutral_head:
-            means[:, HEAD] = torch.from_numpy(fixed.clips.set_head)  # the clips were moved there
+            means[:, HEAD] = torch.from_numpy(fixed.clips.set_head)  # the clips' mean head pose
         offset = model.standardise(means.to(model.device)).unsqueeze(1)
         truth.append((model.standardise(batch["agent_motion"]) - offset).flatten(0, 1))
     z, wanted = torch.cat(conditioning), torch.cat(truth).square().mean(0)
@@ -62,9 +62,9 @@ def match_spread(model: Timar, config: TrainConfig, skip: frozenset[str] = froze
 
 
 def bisect(spread: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
-    """The argument in [-:data:`RANGE`, :data:`RANGE`] at which each of the rising values ``[n]`` is as wanted.
+    """The argument in [-:data:`RANGE`, :data:`RANGE`] at which each of the rising values ``[n]`` equals ``wanted``.
 
-    At the nearer end where a value is wanted that is not reached.
+    The result lies at the nearer end for an unreachable value.
     """
     low, high = torch.full_like(wanted, -RANGE), torch.full_like(wanted, RANGE)
     for _ in range(HALVINGS):

@@ -17,17 +17,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from timar_ros.baselines.dualtalk import DualTalk
+from timar_ros.console import stderr
+from timar_ros.distributed import process_count, without_gpu
 from timar_ros.errors import UserError, require
-from timar_ros.launched import process_count, without_gpu
 from timar_ros.model import Timar
 from timar_ros.model.diffusion import TRAINING_STEPS
 from timar_ros.motion import MOTION_RATE, SAMPLES_PER_FRAME
-from timar_ros.training.build import build_model, save_model, set_statistics
-from timar_ros.training.checkpoints import Average, load_state, newest_state, save_state
-from timar_ros.training.config import TrainConfig
+from timar_ros.parallel import loading_processes
 from timar_ros.training.dataset import StepSampler, TrainingClips, collate
 from timar_ros.training.filterbank import fit_filterbank
+from timar_ros.training.model_building import build_model, save_model, set_statistics
 from timar_ros.training.objective import Objective
+from timar_ros.training.run_config import TrainConfig
+from timar_ros.training.run_state import Average, load_state, newest_state, save_state
 from timar_ros.training.schedule import expected_total, learning_rate, total_steps, warmup_steps
 from timar_ros.training.validation import Validation
 
@@ -40,10 +42,17 @@ class Trainer:
 
     :param resume: continue from the newest checkpoint in the run's folder.
     :param skip: conversations to leave out (broken ones).
-    :raises UserError: the folder holds a run already and ``resume`` is off, or the configuration cannot be met.
+    :param preparing: called with (steps done, all steps) while the speech encoder is trained alone, before the run.
+    :raises UserError: the folder holds a run already and ``resume`` is off, or the configuration is impossible here.
     """
 
-    def __init__(self, config: TrainConfig, resume: bool = False, skip: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        resume: bool = False,
+        skip: frozenset[str] = frozenset(),
+        preparing: Callable[[int, int], None] | None = None,
+    ) -> None:
         accelerate = require("accelerate", "pip install 'timar_ros[train]'", "training")
         self.config, self.skip = config, skip
         options = config.optimiser
@@ -78,7 +87,7 @@ class Trainer:
         self.model.to(device)
         if newest is None and self.accelerator.is_main_process:
             set_statistics(self.model, config, skip)
-            self._fit_filterbank()
+            self._fit_filterbank(preparing)
         self.accelerator.wait_for_everyone()
         self.optimiser = torch.optim.AdamW(
             _decay_groups(self.model, options.weight_decay), options.learning_rate, options.betas
@@ -89,7 +98,7 @@ class Trainer:
             self.step, self.spent = int(state["step"]), float(state.get("spent", 0.0))
         self.objective = self.accelerator.prepare(Objective(self.model, options))
         if newest is None:
-            # A distributed wrapper has just given every process the first one's weights.
+            # A distributed wrapper has just given every process the first process's weights.
             self.average = Average(self.model, options.ema)
         self.validation = Validation(config, frames, skip) if config.data.validation_split else None
 
@@ -97,19 +106,19 @@ class Trainer:
         """Train to the end (or to Ctrl-C, which saves first); returns the last metrics.
 
         :param report: called after every step with (steps done, all steps, metrics).
-        :raises UserError: the loss stopped being finite; the batch's clips are named.
+        :raises UserError: the loss is no longer finite; the message names the batch's clips.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         metrics: dict[str, float] = {}
         options = self.config.run
         tensorboard = self._tensorboard()
         batches = iter(self._loader())
-        began, before = time.monotonic(), self.spent
+        started, before = time.monotonic(), self.spent
         seconds = self.config.optimiser.seconds
         try:
             while self.step < self.total:
                 metrics = self._one_step(batches)
-                self.spent = before + time.monotonic() - began
+                self.spent = before + time.monotonic() - started
                 if seconds is not None and self.spent >= seconds:
                     self.total = self.step
                 if report is not None:
@@ -162,7 +171,9 @@ class Trainer:
             self.rank,
             self.world,
         )
-        workers = self.config.data.workers
+        workers, lacking = loading_processes(self.config.data.workers)
+        if lacking and not self.rank:
+            stderr.print(lacking, markup=False, soft_wrap=True)
         return DataLoader(
             self.clips,
             batch_sampler=cast("Any", sampler),
@@ -173,7 +184,7 @@ class Trainer:
         )
 
     def _one_step(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
-        options, began = self.config.optimiser, time.perf_counter()
+        options, started = self.config.optimiser, time.perf_counter()
         parts = options.batch_size // (self.world * self.micro)
         loaded = [next(batches) for _ in range(parts)]
         names = [name for batch in loaded for name in batch.pop("name")]
@@ -181,7 +192,7 @@ class Trainer:
             {k: torch.as_tensor(v).to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
             for batch in loaded
         ]
-        # Dropout draws from torch's global generator, which is therefore set anew at every step.
+        # Dropout uses torch's global generator, which is therefore seeded at every step.
         torch.manual_seed((self.config.seed * 1_000_003 + self.step) * self.world + self.rank)
         self.model.train()
         steps = self.total
@@ -207,11 +218,11 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self.average.update(self.model, self.step)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         return {"loss": value, "mse": mse_value, "gradient_norm": norm, "learning_rate": rate, "step_s": seconds}
 
     def _count(self, batch: dict[str, Tensor]) -> Tensor:
-        """What :class:`Objective` will count, known before any forward pass."""
+        """The number of frames that :class:`Objective` will count, known before any forward pass."""
         mask = batch["agent_mask"]
         if isinstance(self.model, DualTalk):
             return torch.tensor(float(mask.numel()), device=mask.device)
@@ -231,14 +242,17 @@ class Trainer:
             f"{', '.join(gathered[:8])}{' ...' if len(gathered) > 8 else ''} (all in {self.run / 'stopped.json'})"
         )
 
-    def _fit_filterbank(self) -> None:
-        """Give small speech encoders their head start."""
+    def _fit_filterbank(self, progress: Callable[[int, int], None] | None) -> None:
+        """Pre-train small speech encoders."""
         options = self.config.speech
         if not options.filterbank_steps or not options.trainable or options.weights or self.config.start:
             return
         sampler = StepSampler(len(self.clips), 4, 4, options.filterbank_steps, self.config.seed + 1, 0, 0, 1)
         loader: DataLoader[Any] = DataLoader(
-            self.clips, batch_sampler=cast("Any", sampler), collate_fn=collate, num_workers=self.config.data.workers
+            self.clips,
+            batch_sampler=cast("Any", sampler),
+            collate_fn=collate,
+            num_workers=loading_processes(self.config.data.workers)[0],
         )
         samples = self.turn_frames * SAMPLES_PER_FRAME
         device = self.accelerator.device
@@ -258,6 +272,7 @@ class Trainer:
             options.filterbank_steps,
             options.filterbank_learning_rate,
             lambda: cast("Any", self.accelerator.autocast()),
+            progress,
         )
         if isinstance(self.model, DualTalk):
             self.model.joint_encoder.audio_encoder2.load_state_dict(encoder.state_dict())
@@ -274,7 +289,7 @@ class Trainer:
         return SummaryWriter(str(self.run / "tensorboard"))
 
     def _write(self, tensorboard: Any, metrics: dict[str, float]) -> None:
-        """To TensorBoard, and to log.csv (step, name, value) for reading without it."""
+        """Write metrics to TensorBoard, and to log.csv (step, name, value) for reading without it."""
         path = self.run / "log.csv"
         fresh = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -288,7 +303,7 @@ class Trainer:
 
 
 def _decay_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases, norms and learned vectors (all of one dimension, and embeddings in name) are not decayed."""
+    """Parameter groups: no decay for biases, norms and learned vectors (one-dimensional, or embeddings by name)."""
     decayed: list[torch.nn.Parameter] = []
     kept: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What a run is judged by while it trains: the loss of fixed clips as they are, and motion sampled for them."""
+"""Validation during training: the loss of fixed, unchanged clips, and motion sampled for them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from timar_ros.baselines.dualtalk import DualTalk
-from timar_ros.data.statistics import MAX_LAG, correlation_at
+from timar_ros.data.motion_statistics import MAX_LAG, correlation_at
 from timar_ros.model import Timar
 from timar_ros.motion import EXPRESSION, HEAD, JAW, JAW_OPENING, SAMPLES_PER_FRAME
-from timar_ros.training.config import TrainConfig
 from timar_ros.training.fixed_clips import FixedClips
 from timar_ros.training.objective import Objective, sample_clips
+from timar_ros.training.run_config import TrainConfig
 
 BATCH = 4
 
 
 class Validation:
-    """Loads the validation split's first clips in an even choice and measures a model on them."""
+    """Loads an even choice of the validation split's clips and measures a model on them."""
 
     def __init__(self, config: TrainConfig, turn_frames: int, skip: frozenset[str]) -> None:
         data = config.data

@@ -1,0 +1,1 @@
+"""Sound devices: microphones and loudspeakers on the ROS clock. No rclpy here; the nodes only carry messages."""

@@ -1,0 +1,1 @@
+"""Measurements over whole data sets: speed, robustness, predictions and their scores."""

@@ -1,0 +1,1 @@
+"""A recorded conversation as one HTML file."""

@@ -1,0 +1,1 @@
+"""A blind comparison of heads by people: the page, and the analysis of its ratings."""

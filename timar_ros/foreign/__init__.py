@@ -1,0 +1,1 @@
+"""What other packages give, without ROS: audio, frames, head poses, pictures and faces; and what they take (VMC)."""

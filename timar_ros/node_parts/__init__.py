@@ -1,0 +1,1 @@
+"""Parts of single nodes; the nodes themselves are in `timar_ros.nodes`."""

@@ -1,0 +1,1 @@
+"""From a conversation's history and its current turn to conditioning: three engines."""

@@ -1,0 +1,1 @@
+"""From chunks of audio and tracked motion to turns of a fixed length. No torch here."""

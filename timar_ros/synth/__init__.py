@@ -1,0 +1,1 @@
+"""Synthetic two-party conversations to train and test on."""
