@@ -177,8 +177,8 @@ def test_cancel_silences_what_is_queued_and_nothing_after(world: World, tmp_path
     world.until(lambda: len(sink._held) == 10, "queued audio")
     assert world.call(Trigger, "timar_inference/cancel").success
     world.until(lambda: cancelled and not sink._held, "silence")
-    later = world.node.get_clock().now().nanoseconds
-    say(later, 3200, 0.5)
+    say(now + 200_000_000, 3200, 0.75)  # published before the cancellation, on its way until now
+    say(now + 1_000_000_000, 3200, 0.5)
     world.until(lambda: sum(len(c.samples) for c in heard) >= 3200, "what is said afterwards")
     assert {float(c.samples[0, 0]) for c in heard} == {0.5}
 

@@ -22,7 +22,8 @@ from timar_ros.ros import qos
 from timar_ros.ros.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.ros.messages import Audio, MessageError, audio, audio_message, to_ns
 from timar_ros.ros.node_process import run
-from timar_ros.streaming.clock_steps import FORWARD_STEP, MOST_AHEAD, spoken
+from timar_ros.streaming.clock_steps import MOST_AHEAD, spoken
+from timar_ros.streaming.interruption import Interruption
 
 MAX_HELD_NS = 30_000_000_000
 """Largest amount of waiting audio: without a limit a missing `stream_info` would fill the memory."""
@@ -72,7 +73,7 @@ class AudioSink(ManagedNode):
         self._count = 0
         self._next_index: dict[int, int] = {}
         self._output = self.publish_on(AudioChunk, "agent/audio_out", qos.audio())
-        self._cancelled_ns = 0
+        self._interruption = Interruption()
         self._rolling = False
         self._delays: dict[int, int] = {}  # each stream's delay in rolling mode [ns]
         self._undelayed: list[tuple[float, Audio]] = []  # (time of arrival, chunk) of streams without a known delay
@@ -151,9 +152,7 @@ class AudioSink(ManagedNode):
         now = self.now_ns()
         if now > 0 and chunk.stamp_ns - now > MOST_AHEAD:
             raise MessageError(f"header.stamp lies {spoken(chunk.stamp_ns - now)} of this node's clock: not played")
-        if now < self._cancelled_ns - FORWARD_STEP:
-            self._cancelled_ns = 0  # the clock was set back after the interruption
-        if chunk.stamp_ns < self._cancelled_ns:  # the sender published it before the interruption
+        if self._interruption.covers(chunk, now):
             self.statistics.count("chunks cancelled")
             return
         self._hold(chunk, time.monotonic())
@@ -183,7 +182,7 @@ class AudioSink(ManagedNode):
 
     def _cancel(self, message: Header) -> None:
         """The agent was interrupted: drop all audio from before the interruption."""
-        self._cancelled_ns = to_ns(message.stamp)
+        self._interruption.begin(to_ns(message.stamp))
         self.statistics.count("chunks cancelled", len(self._held))
         self._held.clear()
         self._undelayed.clear()

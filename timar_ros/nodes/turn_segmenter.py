@@ -16,6 +16,7 @@ from timar_ros.ros.messages import audio, motion, to_ns, to_stamp, turn_message
 from timar_ros.ros.node_process import run
 from timar_ros.ros.parameters import option_parameters, option_values
 from timar_ros.streaming.echo import EchoGuard
+from timar_ros.streaming.interruption import Interruption
 from timar_ros.streaming.sampling_options import PipelineOptions
 from timar_ros.streaming.turns import turn_types as streaming
 from timar_ros.streaming.turns.turn_builder import TurnBuilder, TurnInput
@@ -91,7 +92,7 @@ class TurnSegmenter(ManagedNode):
         )
         self._guard = EchoGuard(self.value("echo_leak"), delay_ns=self._delay_ns, hang_seconds=self.value("echo_hang"))
         self._warned = {}
-        self._interruptions, self._cancelled_ns = 0, 0
+        self._interruptions, self._interruption = 0, Interruption()
         self._ended: dict[str, bool] = {"user": False, "agent": False}
         self._finish_at = math.inf
         self._advanced, self._held_up = time.monotonic(), False
@@ -124,7 +125,7 @@ class TurnSegmenter(ManagedNode):
         samples = chunk.samples
         stream_id = chunk.stream_id
         if role == "agent":
-            if chunk.stamp_ns < self._cancelled_ns:  # the sender published it before the interruption
+            if self._interruption.covers(chunk, self.now_ns()):
                 self.statistics.count("chunks cancelled")
                 return
             stream_id += self._interruptions << 32  # the builder needs a new stream after an interruption
@@ -162,9 +163,10 @@ class TurnSegmenter(ManagedNode):
 
     def _cancel(self, message: Header) -> None:
         """The agent was interrupted: drop its unsaid speech from the conversation."""
-        self._cancelled_ns = to_ns(message.stamp)
+        at_ns = to_ns(message.stamp)
+        self._interruption.begin(at_ns)
         self._interruptions += 1
-        self._guard.silence(self._cancelled_ns - self._delay_ns)
+        self._guard.silence(at_ns - self._delay_ns)
         self.builder.drop_agent()
         self.statistics.count("interruptions")
 

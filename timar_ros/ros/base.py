@@ -228,6 +228,15 @@ class ManagedNode(EndpointNode):
 
     # Diagnostics ----------------------------------------------------------------------------------------------------
 
+    def destroy_node(self) -> None:
+        """Free the node and, as the last node of its context, the DDS participant.
+
+        rclpy leaves the lifecycle's state machine, which holds the node, to the garbage collector. Participants that
+        pile up in a process are seen by others, and with discovery on localhost FastDDS finds only the first 32.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _diagnosis(self) -> Diagnosis:
         """The result of `diagnose`; callback exceptions and rejected messages since the last report come first."""
         try:
