@@ -689,7 +689,7 @@ def with_gaps(gaps, rate, phase, *, length=0.02, lateness=(0,), told=False):
     return turns + builder.finish()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     gaps=GAPS,
     rate=st.sampled_from([25.0, 29.97, 30.0, 50.0]),
