@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 from support.standins.interfaces import build
 
-from timar_ros.audio.vad import ActiveSpeaker
 
 SCENARIO = Path(__file__).parent / "support" / "standins" / "scenario.py"
 
@@ -153,36 +152,3 @@ def test_an_avatar_gets_vmc_only_when_asked_and_each_frame_at_its_time(ros_domai
         np.testing.assert_allclose(jaws, np.clip(frames[:, 50] * 2.2, 0, 1), atol=1e-5)
     finally:
         receiver.close()
-
-
-def speak(selector: ActiveSpeaker, start: float, seconds: float, who: str, others: str) -> float:
-    for step in range(round(seconds / 0.02)):
-        for person in others.split():
-            selector.push(person, start + step * 0.02, person == who)
-    return start + seconds
-
-
-def test_the_partner_is_who_speaks_and_stays_it_while_speaking() -> None:
-    selector = ActiveSpeaker(take_after=0.6, hold=2.0)
-    now = speak(selector, 0.0, 0.4, "anna", "anna bert")
-    assert selector.partner is None  # too short
-    now = speak(selector, now, 1.0, "anna", "anna bert")
-    assert selector.partner == "anna"
-    now = speak(selector, now, 1.5, "bert", "anna bert")
-    assert selector.partner == "anna"  # a pause is no end
-    now = speak(selector, now, 1.5, "bert", "anna bert")
-    assert selector.partner == "bert"
-    now = speak(selector, now, 10.0, "", "anna bert")
-    assert selector.partner == "bert"  # silence changes nothing
-    selector.forget("bert")
-    speak(selector, now, 1.0, "anna", "anna bert")
-    assert selector.partner == "anna"
-
-
-def test_single_frames_do_not_hold_the_floor() -> None:
-    selector = ActiveSpeaker(take_after=0.6, hold=1.0)
-    now = speak(selector, 0.0, 1.0, "anna", "anna bert")
-    for step in range(200):  # anna coughs once a second while bert speaks
-        selector.push("anna", now + step * 0.02, step % 50 == 0)
-        selector.push("bert", now + step * 0.02, True)
-    assert selector.partner == "bert"

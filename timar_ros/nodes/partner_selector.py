@@ -7,8 +7,9 @@ from typing import Any
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from timar_ros.audio.active_speaker import ActiveSpeaker
 from timar_ros.audio.intake import AudioIntake, Piece
-from timar_ros.audio.vad import FRAME, ActiveSpeaker, VoiceActivity
+from timar_ros.audio.vad import FRAME, VoiceActivity
 from timar_ros.foreign.foreign_audio import ENCODINGS, PcmFormat
 from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk, FlameMotion
@@ -43,8 +44,16 @@ class PartnerSelector(ManagedNode):
         Parameter("sample_rate", MODEL_RATE, "rate of audio whose messages name no rate [Hz]", 1000, 384_000),
         Parameter("channels", 1, "interleaved channels of audio whose messages name no channels", 1, 64),
         Parameter("encoding", "S16LE", "encoding of raw audio whose messages name none", choices=tuple(ENCODINGS)),
-        Parameter("take_after", 0.6, "speech within one second that makes a person the partner [s]", 0.1, 1.0),
-        Parameter("hold", 2.0, "silence after which another person may become the partner [s]", 0.0, 60.0),
+        Parameter("take_after", 0.7, "speech within one second that makes a person the partner [s]", 0.1, 1.0),
+        Parameter("hold", 0.5, "silence after which another person may become the partner [s]", 0.0, 60.0),
+        Parameter(
+            "cross_talk",
+            7.0,
+            "a voice that is so much quieter than another one is that other person's voice in this person's channel, "
+            "each against the person's own loudness; 100: all voices count [dB]",
+            1.0,
+            100.0,
+        ),
         Parameter("strictness", 2, "the detector's strictness; 0: much sound counts as speech, 3: little", 0, 3),
         Parameter("reset_service", "timar_inference/reset", "service to call when the partner changes; empty: none"),
     )
@@ -58,7 +67,9 @@ class PartnerSelector(ManagedNode):
         self._pcm_format = PcmFormat(self.value("sample_rate"), self.value("channels"), self.value("encoding"))
         VoiceActivity(MODEL_RATE, self.value("strictness"))
         self._people: dict[str, Person] = {}
-        self._speaker = ActiveSpeaker(take_after=self.value("take_after"), hold=self.value("hold"))
+        self._speaker = ActiveSpeaker(
+            take_after=self.value("take_after"), hold=self.value("hold"), cross_talk=self.value("cross_talk")
+        )
         self._stream_id = 0
         self._offset: int | None = None
         self._audio = self.publish_on(AudioChunk, "user/audio", qos.audio())
@@ -127,9 +138,9 @@ class PartnerSelector(ManagedNode):
         if person.vad is None:
             person.vad = VoiceActivity(piece.rate, self.value("strictness"))
         chosen = None
-        for index, speaking in enumerate(person.vad.push(piece.samples.mean(axis=1))):
+        for index, heard in enumerate(person.vad.push(piece.samples.mean(axis=1))):
             time = piece.stamp_ns * 1e-9 + index * FRAME / MODEL_RATE
-            chosen = self._speaker.push(name, time, speaking)
+            chosen = self._speaker.push(name, time, heard.speaking, heard.level)
         if chosen is not None and not self.value("partner_id"):
             self._choose(chosen)
         if name == self.partner:
