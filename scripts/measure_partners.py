@@ -5,11 +5,13 @@ floor, some interrupt and give up. Truth: the floor goes to the next speaker whe
 former holder's has ended. Needs espeak-ng and flite (`make synth-tools`) and webrtcvad (`timar_ros[live]`).
 
     python scripts/measure_partners.py --people 3 --meetings 12
+    python scripts/measure_partners.py --gaze           # when the head of `timar_head` looks at who speaks
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +19,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timar_ros.audio.active_speaker import ActiveSpeaker
+from timar_ros.audio.active_speaker import STEP, ActiveSpeaker, PartnerChoice
 from timar_ros.audio.vad import FRAME, VoiceActivity
 from timar_ros.motion import MODEL_RATE
+from timar_ros.retarget import JointMotion, Retargeter, load_profile
+from timar_ros.retarget.robot_check import violations
 from timar_ros.synth.text import pick
 from timar_ros.synth.voices import Voice, require_engines, speak, voices
 
 Array = NDArray[np.float32]
-STEP = FRAME / MODEL_RATE
 PAUSE = (0.15, 0.9)
 LEAD = 3.0
 
@@ -61,7 +64,7 @@ def hold_meeting(people: int, seconds: float, rng: np.random.Generator) -> Meeti
 
     def say(person: int, at: float, samples: Array, kind: str, loud: float = 1.0) -> float:
         begin = round(at * MODEL_RATE)
-        end = min(begin + len(samples), meeting.audio.shape[1])
+        end = int(min(begin + len(samples), meeting.audio.shape[1]))
         meeting.audio[person, begin:end] += loud * samples[: end - begin]
         meeting.said.append(Spoken(person, at, end / MODEL_RATE, kind))
         return end / MODEL_RATE
@@ -121,25 +124,22 @@ def microphones(meeting: Meeting, snr: float, leak: float | None, rng: np.random
 
 
 def choose(channels: Array, speaker: ActiveSpeaker, gated: bool = False) -> list[tuple[float, int]]:
-    """The choices: times [s], at the end of the frame that decided, and persons.
+    """The choices: times [s], the ends of the frames that decided, and persons.
 
     :param gated: a channel sends only while its detector hears speech, and half a second longer, as trackers do.
     """
-    ears = [VoiceActivity(MODEL_RATE, 2) for _ in channels]
-    chosen: list[tuple[float, int]] = []
+    choice = PartnerChoice(speaker)
+    gates = [VoiceActivity(MODEL_RATE, 2) for _ in channels]
     open_until = [-1.0] * len(channels)
     for block in range(channels.shape[1] // FRAME):
         time = block * STEP
-        for person, ear in enumerate(ears):
-            for heard in ear.push(channels[person, block * FRAME : (block + 1) * FRAME]):
-                if heard.speaking:
-                    open_until[person] = time + 0.5
-                if gated and time > open_until[person]:
-                    continue
-                name = speaker.push(str(person), time, heard.speaking, heard.level)
-                if name is not None and (not chosen or chosen[-1][1] != int(name)):
-                    chosen.append((time + STEP, int(name)))
-    return chosen
+        for person, channel in enumerate(channels):
+            samples = channel[block * FRAME : (block + 1) * FRAME]
+            if gated and any(heard.speaking for heard in gates[person].push(samples)):
+                open_until[person] = time + 0.5
+            if not gated or time <= open_until[person]:
+                choice.push(str(person), time, samples)
+    return [(decided, int(name)) for decided, name in choice.changes]
 
 
 def _at(changes: list[tuple[float, int]], times: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -196,10 +196,35 @@ class Tally:
             "switch p95 [s]": float(np.percentile(self.delays, 95)),
             "missed changes [%]": 100 * self.missed / (self.missed + len(self.delays)),
             "false switches a minute": 60 * self.false / self.seconds,
-            "backchannels that stole [%]": 100 * float(np.mean(self.over["backchannel"] or [0])),
-            "attempts that stole [%]": 100 * float(np.mean(self.over["attempt"] or [0])),
+            "backchannels that stole [%]": 100 * float(np.mean(self.over["backchannel"] or [False])),
+            "attempts that stole [%]": 100 * float(np.mean(self.over["attempt"] or [False])),
             "floor changes": float(self.missed + len(self.delays)),
         }
+
+
+def look(meeting: Meeting, chosen: list[tuple[float, int]]) -> tuple[list[float], float]:
+    """Times [s] from each change of the floor until the head looks at the person, and the largest excess of a limit.
+
+    People sit 2 m away, 35 degrees apart; targets come ten times a second. A head that is not there before the next
+    change counts as infinitely late.
+    """
+    profile, people = load_profile("timar_head"), len(meeting.audio)
+    yaws = np.radians(35.0) * (np.arange(people) - (people - 1) / 2)
+    retargeter = Retargeter(profile)
+    retargeter.start(0)
+    end, parts = meeting.audio.shape[1] / MODEL_RATE, []
+    for tenth in range(int(end * 10)):
+        person = _at(chosen, np.array([tenth / 10]))[0]
+        parts.append(retargeter.advance(tenth * 100_000_000))
+        if person >= 0:
+            yaw = float(yaws[person])
+            retargeter.look(tenth * 100_000_000, (2 * float(np.cos(yaw)), 2 * float(np.sin(yaw)), 0.0))
+    motion = JointMotion.join([part for part in parts if len(part)])
+    times, turned, waits = motion.time_ns * 1e-9, motion.position[:, 0], []
+    for (at, person), (until, _) in itertools.pairwise([*meeting.floor, (end, -1)]):
+        there = np.flatnonzero((times >= at) & (times < until) & (np.abs(turned - yaws[person]) < np.radians(3)))
+        waits.append(float(times[there[0]]) - at if len(there) else float("inf"))
+    return waits, max(violations(profile, motion).values())
 
 
 CONDITIONS: dict[str, tuple[float, float | None, bool]] = {
@@ -222,16 +247,30 @@ def main() -> int:
     parser.add_argument("--take-after", type=float, default=ActiveSpeaker().take_after)
     parser.add_argument("--hold", type=float, default=ActiveSpeaker().hold)
     parser.add_argument("--cross-talk", type=float, default=ActiveSpeaker().cross_talk)
+    parser.add_argument("--gaze", action="store_true", help="measure the head instead, with own channels")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     require_engines()
     tallies = {name: Tally() for name in CONDITIONS}
+    waits: list[float] = []
+    excess = 0.0
     for number in range(options.meetings):
         meeting = hold_meeting(options.people, options.seconds, np.random.default_rng([options.seed, number]))
         for name, (snr, leak, gated) in CONDITIONS.items():
             channels = microphones(meeting, snr, leak, np.random.default_rng([options.seed, number, 1]))
             rule = ActiveSpeaker(options.take_after, hold=options.hold, cross_talk=options.cross_talk)
-            tallies[name].add(meeting, choose(channels, rule, gated))
+            chosen = choose(channels, rule, gated)
+            if options.gaze:
+                found, beyond = look(meeting, chosen)
+                waits, excess = waits + found, max(excess, beyond)
+                break
+            tallies[name].add(meeting, chosen)
+    if options.gaze:
+        p50, p95 = np.percentile(waits, [50, 95])
+        never = 100 * float(np.mean(np.isinf(waits)))
+        print(f"head within 3 degrees after a change of the floor: p50 {p50:.2f} s, p95 {p95:.2f} s, {never:.0f} % not")
+        print(f"before the next change ({len(waits)} changes); largest excess of a joint limit {excess:.1e}")
+        return 0
     figures = {name: tally.figures() for name, tally in tallies.items()}
     print(f"| {options.people} people | " + " | ".join(figures) + " |")
     print("|---" * (len(figures) + 1) + "|")

@@ -149,7 +149,9 @@ OFF_DEFAULT: dict[str, Any] = {
 RETARGETED: dict[str, Any] = {
     "neutral": "fixed", "neutral_pose": (0.01, -0.02, 0.03), "neutral_seconds": 11.0, "speaking_gain": 0.61,
     "listening_gain": 1.21, "jaw_gain": 0.7, "nod_gain": 1.3, "speaking_speed": 0.9, "listening_speed": 0.8,
-    "timeout": 0.7, "ease": 1.5, "resume": 0.1, "gaze_mode": "nods", "nod_seconds": 0.9, "idle_amplitude": 0.01,
+    "timeout": 0.7, "ease": 1.5, "resume": 0.1, "gaze_mode": "nods", "gaze_frame": "torso",
+    "gaze_origin": (0.0, 0.1, 1.2), "gaze_share": 0.6, "gaze_seconds": 0.7, "gaze_timeout": 3.0,
+    "nod_seconds": 0.9, "idle_amplitude": 0.01,
     "max_head": 2.0, "max_jaw": 1.2, "knot_rate": 20.0,
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ UNSEEN = {
     ("audio_bridge", "subscribe"): {"audio", "audio_info", "/humans/voices/*"},
     ("head_bridge", "subscribe"): {"/tf", "/tf_static"},
     ("face_tracker", "subscribe"): {"image_raw"},
-    ("partner_selector", "subscribe"): {"/humans/voices/*"},
+    ("partner_selector", "subscribe"): {"/humans/voices/*", "/humans/faces/*", "/tf", "/tf_static"},
     ("avatar_bridge", "publish"): {"agent/facs"},
     ("recorder", "subscribe"): {"*"},
     ("status", "request"): {"*/get_state"},
@@ -120,7 +120,7 @@ def variants(name: str, files) -> list[dict]:
         "retarget": [{"output": "forward", "joint_states": True}, {"output": "pose"}, {"output": "trajectory"}],
         "speech": [{"engine": "command", "command": "cat"}],
         "live_page": [{"recordings": str(files / "live")}],
-        "partner_selector": [{"candidates": ["anna"]}],
+        "partner_selector": [{"candidates": ["anna"], "place_frame": "voice_{id}"}],
         "face_tracker": [{"input": "topic", "blendshapes": True}],
     }.get(name, [{}])
 

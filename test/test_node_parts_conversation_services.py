@@ -14,7 +14,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from std_msgs.msg import Float32, Header, String
+from std_msgs.msg import Float32, Header
 from std_srvs.srv import Trigger
 from support.tiny_models import tiny_model
 
@@ -253,20 +253,6 @@ def test_an_interrupted_avatar_closes_its_mouth(world: World) -> None:
     assert avatar.statistics.counted("frames cancelled") >= 225
 
 
-def test_people_who_have_gone_cost_nothing(world: World) -> None:
-    pytest.importorskip("webrtcvad", reason="needs pip install 'timar_ros[live]'")
-    from types import SimpleNamespace
-
-    from timar_ros.nodes.partner_selector import PartnerSelector
-
-    selector = world.add(PartnerSelector, candidates=["anna"], reset_service="")
-    timers = len(list(selector.timers))
-    for number in range(5):
-        selector._on_tracked(SimpleNamespace(ids=["anna", f"guest{number}"]))
-    assert set(selector._people) == {"anna", "guest4"}
-    assert len(list(selector.timers)) == timers + 1
-
-
 def test_trouble_is_reported_while_it_is_new(world: World) -> None:
     audio = world.node.create_publisher(AudioChunk, "agent/audio", qos.audio())
     sink = world.add(AudioSink, playback_delay=0.0)
@@ -302,48 +288,3 @@ def test_the_user_is_not_heard_while_the_robot_is(world: World) -> None:
     np.testing.assert_allclose(levels[0], [0.2] * 5 + [0.0] * 5, atol=0.01)
     np.testing.assert_allclose(levels[1], [0.0] * 6 + [0.2] * 4, atol=0.01)
     np.testing.assert_allclose(levels[2], [0.2] * 10, atol=0.01)
-
-
-def test_the_partner_is_who_speaks_and_a_new_one_gets_a_fresh_history(world: World, repository: Path) -> None:
-    pytest.importorskip("webrtcvad", reason="needs pip install 'timar_ros[live]'")
-    from timar_ros.data.audio_files import load_conversation
-    from timar_ros.nodes.partner_selector import PartnerSelector
-
-    resets: list[int] = []
-    partners: list[str] = []
-    heard: list[messages.Audio] = []
-
-    def reset(_request: Any, response: Any) -> Any:
-        resets.append(len(partners))
-        response.success = True
-        return response
-
-    world.node.create_service(Trigger, "timar_inference/reset", reset)
-    world.node.create_subscription(String, "partner_id", lambda m: partners.append(m.data), qos.latched())
-    world.node.create_subscription(AudioChunk, "user/audio", lambda m: heard.append(messages.audio(m)), qos.audio())
-    voices = {
-        name: world.node.create_publisher(AudioChunk, f"/humans/voices/{name}/audio", qos.audio())
-        for name in ("anna", "bert")
-    }
-    selector = world.add(PartnerSelector, candidates=["anna", "bert"], hold=1.0)
-    world.until(lambda: all(v.get_subscription_count() for v in voices.values()), "the selector's ears")
-    world.until(lambda: selector._reset.service_is_ready(), "the reset service")
-    speech = np.trim_zeros(load_conversation(repository / "samples" / "conversation.flac")[0])[: 4 * RATE]
-    silence = np.zeros_like(speech)
-    sent = 0
-    for talker in ("anna", "bert", "anna"):
-        for block in range(0, len(speech), 320):
-            stamp = 1_000_000_000 + round(sent * 1e9 / RATE)
-            for name, publisher in voices.items():
-                samples = (speech if name == talker else silence)[block : block + 320]
-                publisher.publish(messages.audio_message(stamp, sent, RATE, samples))
-            sent += 320
-            want = sent // 320
-            world.until(lambda n=want: selector.statistics.counted("/humans/voices/bert/audio") >= n, "audio taken")
-    world.until(lambda: len(partners) == 3, f"three partners, not {partners}")
-    assert partners == ["anna", "bert", "anna"]
-    world.until(lambda: len(resets) == 2, "two resets")
-    assert len({chunk.stream_id for chunk in heard}) == 3  # each partner is a stream of its own
-    for stream in {chunk.stream_id for chunk in heard}:
-        index = [chunk.sample_index for chunk in heard if chunk.stream_id == stream]
-        assert index == list(range(0, 320 * len(index), 320))

@@ -36,6 +36,7 @@ TOPICS = {
     "cancel": "std_msgs/msg/Header",
     "joint_states": "sensor_msgs/msg/JointState",
     "gaze/joint_states": "sensor_msgs/msg/JointState",
+    "gaze/target": "geometry_msgs/msg/PointStamped",
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
     "commands": "std_msgs/msg/Float64MultiArray",
     "head_pose": "geometry_msgs/msg/PoseStamped",

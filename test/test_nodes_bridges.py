@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 from support.standins.interfaces import build
 
-
 SCENARIO = Path(__file__).parent / "support" / "standins" / "scenario.py"
 
 

@@ -56,7 +56,7 @@ def test_long_hostile_streams_keep_every_limit(robot):
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_stream_any_handling_keeps_every_limit(data):
-    """Gaps, overlaps, late chunks, odd rates, soft stops, gaze and leaps of the robot's own position."""
+    """Gaps, overlaps, late chunks, odd rates, soft stops, gaze, targets and leaps of the robot's own position."""
     profile = load_profile(data.draw(st.sampled_from(ROBOTS), "robot"))
     rate = data.draw(st.sampled_from([20.0, 50.0, 100.0, 333.0, 1000.0]), "rate")
     options = RetargetOptions(
@@ -73,7 +73,8 @@ def test_any_stream_any_handling_keeps_every_limit(data):
     now, parts = 0, []
     for _ in range(data.draw(st.integers(1, 8), "chunks")):
         now += data.draw(st.integers(1, 1_500_000_000))
-        action = data.draw(st.sampled_from(["push", "push", "push", "stop", "go", "gaze", "free", "out", "cancel"]))
+        actions = ["push", "push", "push", "stop", "go", "gaze", "free", "out", "cancel", "look"]
+        action = data.draw(st.sampled_from(actions))
         if action == "push":
             kind = data.draw(st.sampled_from(KINDS))
             frames = hostile(kind, data.draw(st.integers(1, 40)), data.draw(st.integers(0, 99)))
@@ -85,6 +86,8 @@ def test_any_stream_any_handling_keeps_every_limit(data):
             retargeter.enable(action == "go")
         elif action in ("gaze", "free"):
             retargeter.set_gaze(action == "gaze", {profile.names[0]: data.draw(st.floats(-3, 3))})
+        elif action == "look":
+            retargeter.look(now - data.draw(st.integers(0, 600_000_000)), [data.draw(st.floats(0.1, 9)) for _ in "xyz"])
         elif action == "out":
             retargeter.ease_out()
         elif action == "cancel":

@@ -6,7 +6,10 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from timar_ros.audio.vad import FRAME
+import numpy as np
+import numpy.typing as npt
+
+from timar_ros.audio.vad import FRAME, VoiceActivity
 from timar_ros.motion import MODEL_RATE
 
 STEP = FRAME / MODEL_RATE
@@ -151,3 +154,32 @@ class ActiveSpeaker:
         if other.loudness is not None and channel.loudness is not None:
             difference -= other.loudness - channel.loudness
         return difference > self.cross_talk
+
+
+class PartnerChoice:
+    """Chooses the partner from several people's sound: detectors of speech, and an :class:`ActiveSpeaker`.
+
+    :param strictness: of the detectors; 0: much sound counts as speech, 3: little.
+    """
+
+    def __init__(self, rule: ActiveSpeaker, strictness: int = 2) -> None:
+        self.rule = rule
+        self.changes: deque[tuple[float, str]] = deque(maxlen=1000)
+        """Times [s] of the newest choices, the ends of the frames that decided, and partners."""
+        self._strictness = strictness
+        self._ears: dict[str, tuple[int, VoiceActivity]] = {}
+
+    def push(self, person: str, seconds: float, samples: npt.NDArray[np.float32], rate: int = MODEL_RATE) -> str | None:
+        """Add a person's next samples [n] in [-1, 1], at ``rate`` [Hz] from a time [s] on; returns the partner."""
+        if person not in self._ears or self._ears[person][0] != rate:
+            self._ears[person] = rate, VoiceActivity(rate, self._strictness)
+        for index, heard in enumerate(self._ears[person][1].push(samples)):
+            partner = self.rule.push(person, seconds + index * STEP, heard.speaking, heard.level)
+            if partner is not None and (not self.changes or self.changes[-1][1] != partner):
+                self.changes.append((self.rule.decided, partner))
+        return self.rule.partner
+
+    def forget(self, person: str) -> None:
+        """Remove a person who left."""
+        self._ears.pop(person, None)
+        self.rule.forget(person)

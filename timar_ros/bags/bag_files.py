@@ -55,6 +55,7 @@ TOPICS: Mapping[str, str] = {
     "turns": "timar_ros/msg/Turn",
     "stream_info": "timar_ros/msg/StreamInfo",
     "retarget_info": "timar_ros/msg/RetargetInfo",
+    "gaze/target": "geometry_msgs/msg/PointStamped",
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
     "joint_states": "sensor_msgs/msg/JointState",
     "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",

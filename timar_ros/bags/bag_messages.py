@@ -80,15 +80,18 @@ def joint_state(
 
 def retarget_info(types: Mapping[str, Any], at_ns: int, robot: str, rate: float, options: RetargetOptions) -> Any:
     """A RetargetInfo: the robot's profile, commands per second [Hz], and the behaviour."""
-    values = {**asdict(options), "neutral_pose": np.array(options.neutral_pose, np.float64)}
+    triples = {name: np.array(getattr(options, name), np.float64) for name in ("neutral_pose", "gaze_origin")}
+    values = {**asdict(options), **triples}
     return types["timar_ros/msg/RetargetInfo"](header=header(types, at_ns), robot=robot, rate=rate, **values)
 
 
 def retarget_options_of(message: Any) -> RetargetOptions:
     """The behaviour in a RetargetInfo; options that the message lacks have their defaults."""
     known = {item.name: getattr(message, item.name) for item in fields(RetargetOptions) if hasattr(message, item.name)}
-    x, y, z = (float(value) for value in known.pop("neutral_pose", (0.0, 0.0, 0.0)))
-    return RetargetOptions(**known, neutral_pose=(x, y, z))
+    for name in known.keys() & {"neutral_pose", "gaze_origin"}:
+        x, y, z = (float(value) for value in known[name])
+        known[name] = (x, y, z)
+    return RetargetOptions(**known)
 
 
 def stream_info(types: Mapping[str, Any], at_ns: int, **values: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from timar_ros.bags.bag_foreign import AudioEvent, Event, Inputs
 from timar_ros.data.motion_files import write_motion
 from timar_ros.errors import UserError
 from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
+from timar_ros.retarget.gaze import is_direction
 from timar_ros.retarget.retarget_options import RetargetOptions
 from timar_ros.streaming.pipeline import Pipeline, TurnMotion
 from timar_ros.streaming.sampling_options import PipelineOptions
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from timar_ros.retarget.profile import RobotProfile
 
 Floats = npt.NDArray[np.float32]
+Point = tuple[float, float, float]
 Source = Literal["auto", "turns", "audio"]
 
 
@@ -335,18 +338,37 @@ class _Replay:
         # Time from motion's arrival to its showing: the delay, minus the turn that had to be heard first.
         heard = 0.0 if self.options.mode == "anticipatory" else self._seconds
         ahead = max(round(0.1e9), self.pipeline.delay_ns - round(heard * 1e9))
-        parts = []
+        parts, looks = [], self._looks(robot, options)
+
+        def advance(until_ns: int) -> None:
+            while looks and looks[0][0] <= until_ns:
+                stamp_ns, point = looks.popleft()
+                parts.append(retargeter.advance(stamp_ns))
+                retargeter.look(stamp_ns, point)
+            parts.append(retargeter.advance(until_ns))
+
         for motion in self.motions:
-            parts.append(retargeter.advance(motion.stamp_ns - ahead))
+            advance(motion.stamp_ns - ahead)
             retargeter.push(motion.stamp_ns, motion.rate, motion.frames, motion.speaking)
         last = self.motions[-1]
-        parts.append(retargeter.advance(last.stamp_ns + round(len(last.frames) / last.rate * 1e9)))
+        advance(last.stamp_ns + round(len(last.frames) / last.rate * 1e9))
         for part in parts:
             for row, at in enumerate(part.time_ns):
                 state = bag_messages.joint_state(
                     writer.types, int(at), part.names, part.position[row], part.velocity[row]
                 )
                 writer.write("/joint_states", int(at), state)
+
+    def _looks(self, robot: RobotProfile, options: RetargetOptions) -> deque[tuple[int, Point]]:
+        """Times [ns] and points [m] to which the head was to turn: those that `retarget` takes."""
+        topic = self.bag.find("gaze/target", TOPICS["gaze/target"])
+        found: deque[tuple[int, Point]] = deque()
+        for _, arrived, message in self.bag.messages({topic}) if topic else ():
+            point = float(message.point.x), float(message.point.y), float(message.point.z)
+            frame = message.header.frame_id.lstrip("/")
+            if frame in ("", options.gaze_frame or robot.pose_frame) and is_direction(point, options.gaze_origin):
+                found.append((bag_messages.stamp_ns(message.header.stamp) or arrived, point))
+        return found
 
     def _film(self) -> tuple[Floats, npt.NDArray[np.uint8]]:
         """All motion on one time axis from the first turn; a turn without motion holds the last pose."""

@@ -1,7 +1,7 @@
-"""Orientations between TF frames, from TFMessages.
+"""Orientations and places of TF frames in each other, from TFMessages.
 
-tf2's Python buffer needs a compiled library that is not on PyPI; this package needs only the newest orientation of one
-frame in another.
+tf2's Python buffer needs a compiled library that is not on PyPI; this package needs only the newest pose of one frame
+in another.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+
+Vector = NDArray[np.float64]
 
 MAX_DEPTH = 100
 """Most frames between a frame and the root; more frames mean a cycle."""
@@ -23,7 +26,7 @@ class FrameTree:
     """The newest transform of every frame to its parent."""
 
     def __init__(self) -> None:
-        self._parents: dict[str, tuple[str, int, Rotation]] = {}
+        self._parents: dict[str, tuple[str, int, Rotation, Vector]] = {}
         self.rejected = 0
 
     def add(self, message: Any, *, static: bool) -> None:
@@ -43,13 +46,24 @@ class FrameTree:
             child = transform.child_frame_id.lstrip("/")
             known = self._parents.get(child)
             if known is None or static or not 0 < known[1] - time <= STEP_BACK:
-                self._parents[child] = (transform.header.frame_id.lstrip("/"), time, Rotation.from_quat(quaternion))
+                t = transform.transform.translation
+                parent = transform.header.frame_id.lstrip("/")
+                self._parents[child] = (parent, time, Rotation.from_quat(quaternion), np.array([t.x, t.y, t.z]))
 
     def lookup(self, reference: str, frame: str) -> tuple[int, Rotation] | None:
         """Time [ns] and orientation of ``frame`` in ``reference``; None while they are not connected.
 
         The time is that of the oldest moving transform between the two frames, 0 when all are static.
         """
+        found = self._pose(reference, frame)
+        return None if found is None else found[:2]
+
+    def place(self, reference: str, frame: str) -> tuple[int, Vector] | None:
+        """Time [ns], as of :meth:`lookup`, and origin [3] m of ``frame`` in ``reference``; None if it is not known."""
+        found = self._pose(reference, frame)
+        return None if found is None or not np.isfinite(found[2]).all() else (found[0], found[2])
+
+    def _pose(self, reference: str, frame: str) -> tuple[int, Rotation, Vector] | None:
         up = self._chain(frame.lstrip("/"))
         down = self._chain(reference.lstrip("/"))
         common = next((name for name in up if name in down), None)
@@ -58,22 +72,23 @@ class FrameTree:
         times = []
         result = []
         for chain in (down, up):
-            rotation = Rotation.identity()
-            for name, (time, step) in chain.items():
+            rotation, origin = Rotation.identity(), np.zeros(3)
+            for name, (time, step, shift) in chain.items():
                 if name == common:
                     break
-                rotation = step * rotation
+                rotation, origin = step * rotation, step.apply(origin) + shift
                 times.append(time)
-            result.append(rotation)
+            result.append((rotation, origin))
         moving = [time for time in times if time]
-        return (min(moving) if moving else 0), result[0].inv() * result[1]
+        back = result[0][0].inv()
+        return (min(moving) if moving else 0), back * result[1][0], back.apply(result[1][1] - result[0][1])
 
-    def _chain(self, frame: str) -> dict[str, tuple[int, Rotation]]:
-        """The frames from ``frame`` to its root, each with the time and orientation of its own transform."""
-        chain: dict[str, tuple[int, Rotation]] = {}
+    def _chain(self, frame: str) -> dict[str, tuple[int, Rotation, Vector]]:
+        """The frames from ``frame`` to its root, each with the time and the pose of its own transform."""
+        chain: dict[str, tuple[int, Rotation, Vector]] = {}
         while frame in self._parents and frame not in chain and len(chain) < MAX_DEPTH:
-            parent, time, rotation = self._parents[frame]
-            chain[frame] = (time, rotation)
+            parent, time, rotation, shift = self._parents[frame]
+            chain[frame] = (time, rotation, shift)
             frame = parent
-        chain.setdefault(frame, (0, Rotation.identity()))
+        chain.setdefault(frame, (0, Rotation.identity(), np.zeros(3)))
         return chain

@@ -93,7 +93,9 @@ RIGHTS: dict[str, Rights] = {
             "joint_trajectory", "joint_commands", "joint_states", "mouth", "eyelids", "commands", "head_pose",
             "retarget_info",
         ),
-        subscribe=("agent/motion", "stream_info", "joint_states", "gaze/active", "gaze/joint_states", "cancel"),
+        subscribe=(
+            "agent/motion", "stream_info", "joint_states", "gaze/active", "gaze/joint_states", "gaze/target", "cancel",
+        ),
         serve=("~/enable", "~/set_style"),
         call=("get_parameters",),
     ),
@@ -126,8 +128,8 @@ RIGHTS: dict[str, Rights] = {
     ),
     "face_tracker": Rights(publish=("user/motion", "user/blendshapes"), subscribe=("image_raw",)),
     "partner_selector": Rights(
-        publish=("user/audio", "user/motion", "partner_id"),
-        subscribe=("/humans/voices/*",),
+        publish=("user/audio", "user/motion", "partner_id", "gaze/target"),
+        subscribe=("/humans/voices/*", "/humans/faces/*", "/tf", "/tf_static"),
         call=("timar_inference/reset",),
     ),
     "speech": Rights(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -232,6 +232,21 @@ class HeadDriver:
                 if changed:
                     self._send_trajectory(now, now + HORIZON_NS)
 
+    def look(self, now: int, stamp_ns: int, point: Sequence[float] | None) -> None:
+        """Turn the head to a point [m] in the frame of the options (None: back).
+
+        :raises MessageError: when the point's time is so far from now that one of the two clocks must be wrong.
+        """
+        if not near(stamp_ns, now):
+            raise MessageError(f"header.stamp lies {spoken(stamp_ns - now)} of this node's clock: not followed")
+        with self._lock:
+            if self.retargeter is None:
+                return
+            self._catch_up(self.retargeter, now)
+            changed_ns = self.retargeter.look(stamp_ns, point)
+            if changed_ns is not None and changed_ns <= max(self._sent_until_ns, now + HORIZON_NS):
+                self._send_trajectory(now, now + HORIZON_NS)
+
     def measured(self, positions: Mapping[str, float]) -> None:
         """Set the robot's position while another controller moves it."""
         with self._lock:
@@ -271,6 +286,8 @@ class HeadDriver:
         self._handle_hold_up(retargeter, now)
         if self._computed_until_ns <= now:
             certain = (retargeter.end_ns or 0) - round(retargeter.lookahead * 1e9)
+            if retargeter.looking:  # the next point may come at any time
+                certain = 0
             self._compute(retargeter, max(now + LEAST_BATCH_NS, min(now + LARGEST_BATCH_NS, certain)))
         self._send(now)
 

@@ -61,6 +61,13 @@ PARAMETERS = (
         "while gaze/active is true: leave the neck to it (yield), or add nods to the pose of gaze/joint_states",
         choices=GAZE_MODES,
     ),
+    Parameter("gaze_frame", "", "frame of gaze/target, with REP-103 axes; empty: the profile's frame of the body"),
+    Parameter("gaze_origin", [0.0, 0.0, 0.0], "the head's place in that frame [m]", check=_three),
+    Parameter("gaze_share", _DEFAULT.gaze_share, "share of the angle to gaze/target by which the head turns", 0.0, 1.0),
+    Parameter("gaze_seconds", _DEFAULT.gaze_seconds, "shortest duration of a turn to gaze/target [s]", 0.1, 5.0),
+    Parameter(
+        "gaze_timeout", _DEFAULT.gaze_timeout, "time without gaze/target after which the head goes back [s]", 0.2, 60.0
+    ),
     *DYNAMIC,
 )  # fmt: skip
 
@@ -72,5 +79,7 @@ def retarget_options(value: Callable[[str], Any]) -> RetargetOptions:
     """
     names = [parameter.name for parameter in PARAMETERS if hasattr(_DEFAULT, parameter.name)]
     values = {name: value(name) for name in names}
-    x, y, z = values["neutral_pose"]
-    return RetargetOptions(**{**values, "neutral_pose": (float(x), float(y), float(z))})
+    for name in ("neutral_pose", "gaze_origin"):
+        x, y, z = values[name]
+        values[name] = (float(x), float(y), float(z))
+    return RetargetOptions(**values)

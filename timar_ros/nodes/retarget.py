@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from geometry_msgs.msg import PointStamped
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Header
@@ -33,7 +34,7 @@ from timar_ros.retarget import load_profile
 from timar_ros.ros import qos
 from timar_ros.ros.base import OK, WARN, Diagnosis, ManagedNode, another_clock
 from timar_ros.ros.joint_outputs import JointOutputs
-from timar_ros.ros.messages import MessageError, motion, shown_ns, to_stamp
+from timar_ros.ros.messages import MessageError, motion, shown_ns, to_ns, to_stamp
 from timar_ros.ros.node_process import run
 from timar_ros.srv import SetStyle
 from timar_ros.streaming.clock_steps import spoken
@@ -82,6 +83,7 @@ class Retarget(ManagedNode):
         self._subscribe_to_states(True)
         self.subscribe(Bool, "gaze/active", self._take_gaze, qos.commands(), optional=True)
         self.subscribe(JointState, "gaze/joint_states", self._take_gaze_pose, qos.commands(), optional=True)
+        self.subscribe(PointStamped, "gaze/target", self._take_target, qos.commands(), optional=True)
         self.serve(SetBool, "~/enable", self._enable)
         self.serve(SetStyle, "~/set_style", self._set_style)
         if self._simulated_time():
@@ -241,6 +243,14 @@ class Retarget(ManagedNode):
     def _take_gaze_pose(self, message: JointState) -> None:
         if self.driver.gaze:
             self.driver.set_gaze(self.now_ns(), True, dict(zip(message.name, message.position, strict=False)))
+
+    def _take_target(self, message: PointStamped) -> None:
+        wanted = self.value("gaze_frame") or self._profile.pose_frame
+        frame = message.header.frame_id.lstrip("/")
+        if frame and frame != wanted:
+            raise MessageError(f"is in frame '{frame}', not '{wanted}' (gaze_frame)")
+        now, point = self.now_ns(), message.point
+        self.driver.look(now, to_ns(message.header.stamp) or now, (point.x, point.y, point.z))
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = bool(request.data)

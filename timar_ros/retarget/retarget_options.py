@@ -22,6 +22,9 @@ class RetargetOptions:
     limits to use. ``timeout``: silence of the stream after which the head eases to neutral (or into idle motion) over
     ``ease``; ``resume``: fade-in time of a stream that begins or resumes. ``gaze_mode``: while another controller owns
     the head, ``yield`` sends no neck commands, ``nods`` adds the fast part of the motion to that controller's pose.
+    ``gaze_frame``: frame of the points to look at; empty: the profile's ``pose_frame``. ``gaze_origin``: the head's
+    place in that frame [m]. ``gaze_share``: share of the angle to a point by which the head turns. ``gaze_seconds``:
+    shortest duration of such a turn. ``gaze_timeout``: time after which a point that is not renewed is lost.
     ``idle_amplitude``: amplitude of the motion without a stream; 0: none. ``max_head``, ``max_jaw``: frames beyond are
     rejected, as are frames that are not finite.
     """
@@ -39,6 +42,11 @@ class RetargetOptions:
     ease: float = 1.2
     resume: float = 0.3
     gaze_mode: str = "yield"
+    gaze_frame: str = ""
+    gaze_origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    gaze_share: float = 1.0
+    gaze_seconds: float = 0.5
+    gaze_timeout: float = 2.0
     nod_seconds: float = 1.0
     idle_amplitude: float = 0.0
     max_head: float = 2.5
@@ -50,7 +58,10 @@ class RetargetOptions:
             raise UserError(f"neutral must be one of {', '.join(NEUTRAL_MODES)}, not '{self.neutral}'")
         if self.gaze_mode not in GAZE_MODES:
             raise UserError(f"gaze_mode must be one of {', '.join(GAZE_MODES)}, not '{self.gaze_mode}'")
-        positive = ("neutral_seconds", "timeout", "ease", "nod_seconds", "max_head", "max_jaw")
+        positive = (
+            *("neutral_seconds", "timeout", "ease", "nod_seconds", "max_head", "max_jaw"),
+            *("gaze_seconds", "gaze_timeout"),
+        )
         for option in fields(self):
             value = getattr(self, option.name)
             lowest, word = (1e-6, "positive") if option.name in positive else (0.0, "not negative")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from timar_ros.errors import UserError
 from timar_ros.motion import MOTION_SIZE
 from timar_ros.retarget.follow import Follower
 from timar_ros.retarget.frames import FrameConverter
+from timar_ros.retarget.gaze import REACTION, direction, toward
 from timar_ros.retarget.joint_motion import JointMotion
 from timar_ros.retarget.profile import RobotProfile
 from timar_ros.retarget.retarget_options import RetargetOptions
@@ -177,6 +178,33 @@ class Retargeter:
             self._owned = True
         self._gaze = active
         self._wanted.nods_on = self._gaze_pose if active and self.options.gaze_mode == "nods" else None
+
+    def look(self, stamp_ns: int, point: Sequence[float] | None) -> int | None:
+        """Turn the head to a point, with the motion of the frames on top of it, joint by joint.
+
+        The turn begins :data:`REACTION` after the stamp (or with the next command, if that is later), is a movement of
+        least jerk, and ends at the point or at the joints' limits. A point that is not renewed within
+        ``gaze_timeout`` is lost: the head goes back. While another controller owns the head there is no turn.
+
+        :param stamp_ns: time of the point [ns]; times of several calls must not decrease by more than a segment.
+        :param point: x, y, z [m] in ``gaze_frame``; None: back now.
+        :returns: time [ns] from which the motion changes; None if it does not.
+        :raises UserError: the point is no direction.
+        """
+        begin_ns = stamp_ns + round(REACTION * 1e9)
+        if self._tick is not None:
+            begin_ns = max(begin_ns, self._tick * self.period_ns)
+        target = None
+        if point is not None:
+            yaw, pitch = (self.options.gaze_share * angle for angle in direction(point, self.options.gaze_origin))
+            neutral = self._neutral[: self._necks]
+            target = self._converter.neck.solve(toward(yaw, pitch))[0][0] - neutral
+        return self._wanted.gaze.look(begin_ns, target)
+
+    @property
+    def looking(self) -> bool:
+        """Whether there was a point to look at so far."""
+        return self._wanted.gaze.used
 
     def measured(self, positions: Mapping[str, float]) -> None:
         """Set the robot's measured position. Used only while another controller owns the neck, to resume from it."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from timar_ros.retarget import spline
 from timar_ros.retarget.blinks import eyelid_closure
 from timar_ros.retarget.follow import Curve, Limits
+from timar_ros.retarget.gaze import Gaze
 from timar_ros.retarget.profile import RobotProfile
 from timar_ros.retarget.retarget_options import RetargetOptions
 from timar_ros.retarget.timeline import Timeline, smooth_step
@@ -69,6 +70,13 @@ class WantedCurve:
         self._idle[: self._necks] = options.idle_amplitude
         self.timeline = Timeline(self._rest, self._idle, options)
         self.lookahead = spline.LOOKAHEAD / self.timeline.knot_rate + float(leads.max(initial=0.0))
+        self.gaze = Gaze(
+            limits["velocity"][: self._necks],
+            limits["acceleration"][: self._necks],
+            options.gaze_seconds,
+            options.gaze_timeout,
+            options.ease,
+        )
         self.nods_on: Float | None = None  # another controller's neck pose, to which nods are added
         self._fade: tuple[int, Float] | None = None  # start time [ns] and positions [J] of the fade-in
         self._retired: tuple[int, Float] | None = None  # the same for easing out
@@ -146,6 +154,7 @@ class WantedCurve:
             joints[:, : self._necks] = self.nods_on + rows[:, self._nods]
             joints = self._inside(joints)
         time_ns = np.arange(origin, origin + count, dtype=np.int64) * timeline.period_ns + (timeline.base_ns or 0)
+        joints = self._turned(joints, time_ns)
         if self._fade is not None and self._options.resume > 0:
             since, begin = self._fade
             share = smooth_step((time_ns - since) / (self._options.resume * 1e9))[:, None]
@@ -157,6 +166,14 @@ class WantedCurve:
         if self._lids.any():  # lids also blink while the head rests
             joints = joints + self._lids * eyelid_closure(time_ns)[:, None]
         return joints
+
+    def _turned(self, joints: Float, time_ns: NDArray[np.int64]) -> Float:
+        """Joint positions [N, J] at times [N], turned to the gaze's target, within the limits."""
+        if not self.gaze.used or self.nods_on is not None:
+            return joints
+        turned = joints.copy()
+        turned[:, : self._necks] += self.gaze.at(time_ns)
+        return self._inside(turned)
 
     def reported(self, time_ns: NDArray[np.int64]) -> tuple[Float, Float, Float]:
         """Values that are reported but not followed, at ascending times [N], linear between the frames.
@@ -173,7 +190,8 @@ class WantedCurve:
         if self._closing is not None:
             since, opening = self._closing
             mouth = mouth + opening * (1.0 - smooth_step((time_ns - since) / (CANCEL_SECONDS * 1e9)))
-        return _linear(rows[:, : self._joints], at), _linear(rows[:, self._lost], at), np.clip(mouth, 0.0, 1.0)
+        wanted = self._turned(_linear(rows[:, : self._joints], at), time_ns)
+        return wanted, _linear(rows[:, self._lost], at), np.clip(mouth, 0.0, 1.0)
 
 
 def _linear(values: Float, where: Float) -> Float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -23,6 +25,7 @@ def retarget_motion(
     out_rate: float = 100.0,
     options: RetargetOptions | None = None,
     speaking: ArrayLike | None = None,
+    gaze: Sequence[tuple[float, Sequence[float] | None]] = (),
 ) -> JointMotion:
     """Joint motion for FLAME frames [T, 56] that begin at time 0.
 
@@ -31,6 +34,8 @@ def retarget_motion(
 
     :param rate: frames per second [Hz].
     :param out_rate: rows per second [Hz].
+    :param gaze: times [s] and the points to look at from then on [m] in ``gaze_frame``, None for none; in the order of
+        their times. As live, a point that is not renewed is lost after ``gaze_timeout``.
     :raises UserError: wrong shape or rate, or no frames.
     """
     array = np.asarray(frames, dtype=np.float64)
@@ -41,8 +46,12 @@ def retarget_motion(
     patient = {**chosen.__dict__, "timeout": SETTLE_SECONDS + 1.0}
     retargeter = Retargeter(profile, out_rate, RetargetOptions(**patient))
     retargeter.push(0, rate, array, speaking)
+    parts = []
+    for seconds, point in gaze:
+        parts.append(retargeter.advance(round(seconds * 1e9)))
+        retargeter.look(round(seconds * 1e9), point)
     end_ns = round(len(array) / rate * 1e9)
-    parts = [retargeter.advance(end_ns - 1)]
+    parts.append(retargeter.advance(end_ns - 1))
     step_ns = 40_000_000
     for until in range(end_ns, end_ns + round(SETTLE_SECONDS * 1e9), step_ns):
         parts.append(retargeter.advance(until))

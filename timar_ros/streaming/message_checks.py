@@ -220,12 +220,13 @@ FIELDS: dict[str, dict[str, Rule]] = {
         "rate": number(0.0, 100_000.0, "Hz"),
         "neutral": text(),
         "neutral_pose": numbers(3, MAX_MAGNITUDE),
-        "gaze_mode": text(),
+        "gaze_origin": numbers(3, MAX_MAGNITUDE),
+        **dict.fromkeys(("gaze_mode", "gaze_frame"), text()),
         **dict.fromkeys(
             (
                 *("neutral_seconds", "timeout", "ease", "resume", "nod_seconds"),
                 *("speaking_gain", "listening_gain", "jaw_gain", "nod_gain", "speaking_speed", "listening_speed"),
-                *("idle_amplitude", "max_head", "max_jaw", "knot_rate"),
+                *("idle_amplitude", "max_head", "max_jaw", "knot_rate", "gaze_share", "gaze_seconds", "gaze_timeout"),
             ),
             number(0.0, 1e6),
         ),
@@ -243,6 +244,7 @@ FIELDS: dict[str, dict[str, Rule]] = {
         "name": texts(MOST_JOINTS),
         **dict.fromkeys(("position", "velocity", "effort"), numbers(MOST_JOINTS, finite=False)),
     },
+    "geometry_msgs/msg/PointStamped": {**_HEADER, **dict.fromkeys(("point.x", "point.y", "point.z"), _POINT)},
     "geometry_msgs/msg/PoseStamped": {
         **_HEADER,
         **dict.fromkeys(("pose.position.x", "pose.position.y", "pose.position.z"), _POINT),
