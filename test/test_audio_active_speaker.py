@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +122,34 @@ def test_who_leaves_is_no_partner() -> None:
     speaker.forget("anna")
     assert speaker.partner is None
     assert partners(speaker, frames_of([("c", 1.0)], start=6.0)) == [("cleo", 6.7)]
+
+
+def test_the_measurement_scores_a_known_meeting(repository: Path) -> None:
+    path = repository / "scripts" / "measure_partners.py"
+    spec = importlib.util.spec_from_file_location("measure_partners", path)
+    assert spec is not None
+    assert spec.loader is not None
+    measure = sys.modules["measure_partners"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measure)
+    said = [
+        measure.Spoken(0, 1.0, 5.0, "turn"),
+        measure.Spoken(2, 3.0, 3.4, "backchannel"),
+        measure.Spoken(1, 4.0, 9.0, "turn"),
+        measure.Spoken(2, 7.0, 8.0, "attempt"),
+    ]
+    meeting = measure.Meeting(np.zeros((3, 10 * 16000), np.float32), said, [(1.0, 0), (5.0, 1)])
+
+    def figures(*chosen: tuple[float, int]) -> dict[str, float]:
+        tally = measure.Tally()
+        tally.add(meeting, list(chosen))
+        return tally.figures()
+
+    perfect = figures((1.0, 0), (5.0, 1))
+    assert perfect["right partner [%]"] == perfect["right in overlap [%]"] == 100.0
+    assert perfect["switch p95 [s]"] < 0.02
+    stolen = figures((1.5, 0), (3.3, 2), (3.9, 0), (5.7, 1), (8.0, 2))
+    assert stolen["right partner [%]"] == pytest.approx(100 * (1 - (0.5 + 0.6 + 0.7 + 2.0) / 9), abs=1.0)
+    assert stolen["switch p50 [s]"] == pytest.approx(0.6, abs=0.03)
+    assert stolen["false switches a minute"] == pytest.approx(60 * 2 / 9)
+    assert stolen["backchannels that stole [%]"] == stolen["attempts that stole [%]"] == 100.0
+    assert figures((1.0, 0))["missed changes [%]"] == 50.0

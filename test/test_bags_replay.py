@@ -167,7 +167,9 @@ def test_a_bag_says_what_made_it_whatever_the_options(tmp_path: Path, capsys: py
     for own, usual in ((options, PipelineOptions()), (retarget, RetargetOptions())):
         kept = {item.name for item in dataclasses.fields(own) if getattr(own, item.name) == getattr(usual, item.name)}
         assert kept <= {"normalising"}  # a bag is never heard whole before it is replayed
-    factory.write_bag(tmp_path / "heard", 6.0, joints=False)
+    looks = [(0.5 * half, "torso", (1.0, 0.8, 1.0)) for half in range(12)]
+    looks.insert(6, (2.9, "camera", (1.0, -0.8, 1.0)))  # in another frame: not followed
+    factory.write_bag(tmp_path / "heard", 6.0, joints=False, looks=looks)
     moved = Recorded(robot="pepper", rate=50.0, retarget=retarget)
     # Turns of a live run hold the plans, too: what is cut from the audio here is what a segmenter would have given.
     with BagReader(tmp_path / "heard") as bag:
@@ -179,6 +181,8 @@ def test_a_bag_says_what_made_it_whatever_the_options(tmp_path: Path, capsys: py
     assert len(motion_of(run)) >= 6
     assert joints_of(again) == joints_of(run)
     with BagReader(again) as bag:
+        yaw = [float(m.position[list(m.name).index("HeadYaw")]) for _, _, m in bag.messages({"/joint_states"})]
+        assert np.median(yaw[len(yaw) // 2 :]) == pytest.approx(0.6 * np.arctan2(0.7, 1.0), abs=0.1)
         recorded = recorded_run(bag)
     assert recorded.options == dataclasses.asdict(options)
     assert (recorded.robot, recorded.rate, recorded.retarget) == ("pepper", 50.0, retarget)

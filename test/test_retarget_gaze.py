@@ -49,7 +49,7 @@ def test_the_turn_is_smooth_and_begins_after_a_persons_reaction() -> None:
     motion = retarget_motion(HEAD, still(3.0), gaze=[(0.5, LEFT), (2.0, LEFT)])
     seconds, yaw = motion.time_ns / SECOND, motion.position[:, YAW]
     target = direction(LEFT, (0, 0, 0))[0]
-    assert np.abs(yaw[seconds < 0.5 + REACTION]).max() < 1e-3
+    assert np.abs(yaw[seconds < 0.5 + REACTION]).max() < 2e-3
     assert yaw[-1] == pytest.approx(target, abs=1e-3)
     assert (np.diff(yaw) > -2e-4).all()  # one movement, no overshoot but that of the smoothing
     assert yaw.max() < target + 2e-3

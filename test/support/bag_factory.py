@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,11 @@ def write_bag(
     chunk: float = 0.02,
     info: dict[str, Any] | None = None,
     voice_delay: float | None = None,
+    looks: Sequence[tuple[float, str, tuple[float, float, float]]] = (),
 ) -> Path:
     """Write the bag; everything arrives in the order and with the delays of a live run.
 
+    :param looks: times [s], frames and points of gaze/target.
     :param voice_delay: rolling mode: how late the agent is heard [s], as VoiceTiming says, and its motion shown.
     """
     delay = DELAY if voice_delay is None else voice_delay
@@ -104,6 +107,8 @@ def write_bag(
             heard = types["timar_ros/msg/VoiceTiming"](header=bag_messages.header(types, at(0.0)), stream_id=0,
                                                        delay=voice_delay)  # fmt: skip
             put(-0.4, "agent/voice_timing", heard)
+        for second, frame, place in looks:
+            put(second, "gaze/target", bag_messages.point(types, at(second), frame, place))
         size = round(chunk * RATE)
         for short, samples in (("user/audio", user_voice), ("agent/audio", agent_voice)):
             for first in range(0, len(samples), size):

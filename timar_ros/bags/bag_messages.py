@@ -24,6 +24,7 @@ __all__ = [
     "frames_of",
     "header",
     "joint_state",
+    "point",
     "samples_of",
     "stamp_ns",
     "stream_info",
@@ -75,6 +76,14 @@ def joint_state(
         position=np.asarray(position, np.float64),
         velocity=np.asarray(velocity, np.float64),
         effort=np.zeros(0),
+    )
+
+
+def point(types: Mapping[str, Any], at_ns: int, frame_id: str, xyz: Sequence[float]) -> Any:
+    """A ``geometry_msgs/PointStamped`` (x, y, z in m)."""
+    x, y, z = (float(value) for value in xyz)
+    return types["geometry_msgs/msg/PointStamped"](
+        header=header(types, at_ns, frame_id), point=types["geometry_msgs/msg/Point"](x=x, y=y, z=z)
     )
 
 

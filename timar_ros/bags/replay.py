@@ -256,7 +256,7 @@ class _Replay:
             for name in ("user/audio", "agent/audio", "user/motion", "turns", "agent/motion", "stream_info"):
                 writer.add_topic(f"/{name}", TOPICS[name])
             if self.robot is not None:
-                for name in ("joint_states", "retarget_info"):
+                for name in ("joint_states", "retarget_info", "gaze/target"):
                     writer.add_topic(f"/{name}", TOPICS[name])
             writer.note("timar_replay_of", str(self.bag.path.name))
             self._announce(writer)
@@ -339,6 +339,10 @@ class _Replay:
         heard = 0.0 if self.options.mode == "anticipatory" else self._seconds
         ahead = max(round(0.1e9), self.pipeline.delay_ns - round(heard * 1e9))
         parts, looks = [], self._looks(robot, options)
+
+        for stamp_ns, point in looks:
+            frame = options.gaze_frame or robot.pose_frame
+            writer.write("/gaze/target", stamp_ns, bag_messages.point(writer.types, stamp_ns, frame, point))
 
         def advance(until_ns: int) -> None:
             while looks and looks[0][0] <= until_ns:
