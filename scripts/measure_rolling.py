@@ -68,7 +68,7 @@ def conversations(folder: str, splits: list[str], most: int) -> Iterator[tuple[s
     return itertools.islice(clips, most)
 
 
-def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: float) -> dict[str, Any]:
+def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: float | None) -> dict[str, Any]:
     """All figures of one conversation with one setting."""
     options, ahead, delay = setting
     pipeline_options = PipelineOptions(seed=seed, guidance=guidance, **options)
@@ -94,7 +94,7 @@ def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: fl
     return figures | {"power": [row.tolist() for row in reactions.power]}
 
 
-def jaw_by_frame(model: Timar, items: Iterator[tuple[str, Item]], guidance: float) -> list[float]:
+def jaw_by_frame(model: Timar, items: Iterator[tuple[str, Item]], guidance: float | None) -> list[float]:
     """MSE of the jaw·10³ for each place in a turn, in reactive mode without seams."""
     frames, errors = model.config.turn_frames, []
     for _, item in items:
@@ -136,16 +136,15 @@ def main() -> None:
     parser.add_argument("--hops", type=float, nargs="+", default=[0.2])
     parser.add_argument("--looks", type=float, nargs="+", default=[0.0, 0.2, 0.4, 1.0])
     parser.add_argument("--policies", nargs="+", default=["stepped"], choices=["sliding", "stepped"])
-    parser.add_argument("--guidance", type=float, help="default: the model's own")
+    parser.add_argument("--guidance", type=float, help="default: the mode's own")
     parser.add_argument("--by-frame", action="store_true", help="the jaw's MSE by the frame's place in its turn")
     parser.add_argument("--store", type=Path, help="file of finished conversations, one JSON line each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no conversation after this time")
     args = parser.parse_args()
     model = resolve_model(args.model, threads=1)
-    guidance = model.config.guidance if args.guidance is None else args.guidance
     if args.by_frame:
         items = conversations(args.folder, args.splits, args.conversations)
-        print(*(f"{each:.2f}" for each in jaw_by_frame(model, items, guidance)))
+        print(*(f"{each:.2f}" for each in jaw_by_frame(model, items, args.guidance)))
         return
     rows = make_settings(args.hops, args.looks, args.policies)
     results: dict[tuple[str, str, int, str], dict[str, Any]] = {}
@@ -157,11 +156,11 @@ def main() -> None:
     for place, (item_name, item) in enumerate(conversations(args.folder, args.splits, args.conversations)):
         truths.add(item["agent_motion"], 0.0, item["user_speech"], item["agent_speech"])
         for (name, setting), seed in itertools.product(rows.items(), range(args.seeds)):
-            key = (name, item_name, seed, f"{model.sha256[:12]} {guidance:g}")
+            key = (name, item_name, seed, f"{model.sha256[:12]} {args.guidance}")
             if key in results or time.monotonic() > ends:
                 continue
             # Noise of its own for every conversation: conversations with the same noise share its luck.
-            results[key] = measured(model, item, setting, 1000 * seed + place, guidance)
+            results[key] = measured(model, item, setting, 1000 * seed + place, args.guidance)
             if args.store is not None:
                 with args.store.open("a", encoding="utf-8") as file:
                     file.write(json.dumps([key, results[key]]) + "\n")
