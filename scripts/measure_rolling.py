@@ -5,6 +5,7 @@
 FOLDER is in DualTalk's layout (``timar synth FOLDER``). One line for each setting: delay of the agent's voice, lips,
 nods, peak of nod power in real time after the partner's phrases, its strength, seams, step over spread of head and jaw,
 FD and MSE. ``--store`` keeps every finished conversation, and an interrupted run continues from there.
+``--by-frame`` prints the jaw's MSE in reactive mode by the frame's place in its turn instead.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import numpy as np
 
 from timar_ros.data.dualtalk_folder import DualTalkFolder, Item
 from timar_ros.evaluation.metrics.behaviour import measure
+from timar_ros.evaluation.metrics.conversation_signals import seam_ratio
 from timar_ros.evaluation.metrics.paper_metrics import compute_metrics
 from timar_ros.evaluation.metrics.reaction import Reactions
 from timar_ros.model import Timar
+from timar_ros.motion import HEAD, JAW
 from timar_ros.streaming.offline import generate, resolve_model
 from timar_ros.streaming.sampling_options import PipelineOptions
 
-MARGIN = PipelineOptions.hop_margin
 TRUTH = "truth"
 
 Setting = tuple[dict[str, Any], bool, float]
@@ -44,7 +46,7 @@ def make_settings(hops: list[float], looks: list[float], policies: list[str]) ->
     for hop, policy in itertools.product(hops, policies):
         rolling: dict[str, Any] = {"mode": "rolling", "hop": hop, "context_policy": policy}
         name = f"rolling, hop {hop:g}, {policy}"
-        least = hop + MARGIN
+        least = hop + PipelineOptions.hop_margin
         for look in looks:
             if look < least - 1e-9:  # a look-ahead shorter than a hop and its margin: the voice is delayed
                 by_name[f"{name}, voice delayed"] = ({**rolling, "look_ahead": max(0.4, least)}, False, least)
@@ -66,7 +68,7 @@ def conversations(folder: str, splits: list[str], most: int) -> Iterator[tuple[s
     return itertools.islice(clips, most)
 
 
-def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: float) -> dict[str, Any]:
+def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: float | None) -> dict[str, Any]:
     """All figures of one conversation with one setting."""
     options, ahead, delay = setting
     pipeline_options = PipelineOptions(seed=seed, guidance=guidance, **options)
@@ -79,6 +81,10 @@ def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: fl
     reactions.add(motion, delay, item["user_speech"], item["agent_speech"])
     step = round(pipeline_options.step_seconds(model.config.turn_seconds) * model.config.motion_rate)
     figures: dict[str, Any] = dict(measure(motion, truth, item["user_speech"], item["agent_speech"], step))
+    if pipeline_options.mode == "rolling":
+        # The first frame that is shown of a hop: with speech ahead, hops' frames begin the margin after its end.
+        first = pipeline_options.hop_margin if ahead else 0.0
+        figures["seam_ratio"] = seam_ratio(motion[:, HEAD], step, round(first * model.config.motion_rate))
     for part, columns in (("jaw", slice(50, 51)), ("head", slice(53, 56))):
         values = motion[:, columns]
         figures[f"step_{part}"] = float(np.mean(np.diff(values, axis=0).std(0) / values.std(0)))
@@ -86,6 +92,18 @@ def measured(model: Timar, item: Item, setting: Setting, seed: int, guidance: fl
     other = (partner[:, :50], np.concatenate([partner[:, 53:], partner[:, 50:53]], axis=1))
     figures |= {key: float(value) for key, value in compute_metrics(motion, *split, *other).items()}
     return figures | {"power": [row.tolist() for row in reactions.power]}
+
+
+def jaw_by_frame(model: Timar, items: Iterator[tuple[str, Item]], guidance: float | None) -> list[float]:
+    """MSE of the jaw·10³ for each place in a turn, in reactive mode without seams."""
+    frames, errors = model.config.turn_frames, []
+    for _, item in items:
+        options = PipelineOptions(guidance=guidance, seams=False)
+        motion = generate(model, options, item["user_speech"], item["agent_speech"], item["user_motion"])
+        count = min(len(motion), len(item["agent_motion"])) // frames * frames
+        error = np.square(motion[frames:count, JAW] - item["agent_motion"][frames:count, JAW]).mean(1)
+        errors.append(error.reshape(-1, frames))
+    return [float(each) * 1e3 for each in np.concatenate(errors).mean(0)]
 
 
 def row(name: str, delay: float, figures: list[dict[str, Any]]) -> str:
@@ -118,12 +136,16 @@ def main() -> None:
     parser.add_argument("--hops", type=float, nargs="+", default=[0.2])
     parser.add_argument("--looks", type=float, nargs="+", default=[0.0, 0.2, 0.4, 1.0])
     parser.add_argument("--policies", nargs="+", default=["stepped"], choices=["sliding", "stepped"])
-    parser.add_argument("--guidance", type=float, help="default: the model's own")
+    parser.add_argument("--guidance", type=float, help="default: the mode's own")
+    parser.add_argument("--by-frame", action="store_true", help="the jaw's MSE by the frame's place in its turn")
     parser.add_argument("--store", type=Path, help="file of finished conversations, one JSON line each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no conversation after this time")
     args = parser.parse_args()
     model = resolve_model(args.model, threads=1)
-    guidance = model.config.guidance if args.guidance is None else args.guidance
+    if args.by_frame:
+        items = conversations(args.folder, args.splits, args.conversations)
+        print(*(f"{each:.2f}" for each in jaw_by_frame(model, items, args.guidance)))
+        return
     rows = make_settings(args.hops, args.looks, args.policies)
     results: dict[tuple[str, str, int, str], dict[str, Any]] = {}
     if args.store is not None and args.store.exists():
@@ -131,13 +153,14 @@ def main() -> None:
             key, figures = json.loads(line)
             results[tuple(key)] = figures
     ends, truths = time.monotonic() + 60 * args.minutes, Reactions([])
-    for item_name, item in conversations(args.folder, args.splits, args.conversations):
+    for place, (item_name, item) in enumerate(conversations(args.folder, args.splits, args.conversations)):
         truths.add(item["agent_motion"], 0.0, item["user_speech"], item["agent_speech"])
         for (name, setting), seed in itertools.product(rows.items(), range(args.seeds)):
-            key = (name, item_name, seed, f"{model.sha256[:12]} {guidance:g}")
+            key = (name, item_name, seed, f"{model.sha256[:12]} {args.guidance}")
             if key in results or time.monotonic() > ends:
                 continue
-            results[key] = measured(model, item, setting, seed, guidance)
+            # Noise of its own for every conversation: conversations with the same noise share its luck.
+            results[key] = measured(model, item, setting, 1000 * seed + place, args.guidance)
             if args.store is not None:
                 with args.store.open("a", encoding="utf-8") as file:
                     file.write(json.dumps([key, results[key]]) + "\n")

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ from timar_ros.bags.bag_types import typestore
 from timar_ros.cli.main import build_parser
 from timar_ros.errors import UserError
 from timar_ros.graph.description import GraphOptions, describe
+from timar_ros.model import TimarConfig
 from timar_ros.motion import MOTION_RATE
 from timar_ros.options import add_flags, check, flag_values, from_plain, option, options_of, to_plain
+from timar_ros.streaming.offline import resolve_model
 from timar_ros.streaming.sampling_options import PipelineOptions
+from timar_ros.streaming.stream_info import info_of, options_from
 from timar_ros.streaming.turns.turn_builder import TurnBuilder
 
 OPTIONS = options_of(PipelineOptions)
@@ -75,6 +79,19 @@ def test_options_need_neither_torch_nor_rclpy() -> None:
 
 def test_stream_info_has_a_field_for_every_option() -> None:
     assert set(OPTIONS) <= set(typestore().types["timar_ros/msg/StreamInfo"].__dataclass_fields__)
+
+
+def test_rolling_mode_guides_a_joint_head_more_and_a_replay_knows_it() -> None:
+    joint = TimarConfig(head="joint", guidance=2.0)
+    assert PipelineOptions().guidance_for(joint) == 2.0
+    rolling = PipelineOptions(mode="rolling")
+    assert rolling.guidance_for(joint) == 3.0
+    assert rolling.guidance_for(dataclasses.replace(joint, guidance=1.0)) == 1.0  # off stays off
+    assert rolling.guidance_for(dataclasses.replace(joint, head="frame")) == 2.0
+    assert dataclasses.replace(rolling, guidance=1.5).guidance_for(joint) == 1.5
+    told = info_of(resolve_model("timar-mini"), rolling)
+    assert told["guidance"] == 3.0
+    assert PipelineOptions(**options_from(SimpleNamespace(**told))).guidance == 3.0
 
 
 def test_the_planning_lead_has_one_default() -> None:

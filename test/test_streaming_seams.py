@@ -55,6 +55,15 @@ def test_seamless_motion_is_left_alone():
     assert np.abs(joined(motion) - motion).max() < 0.06  # a slow wave runs on nearly straight
 
 
+def test_the_face_may_fade_sooner_than_the_head():
+    motion = jumping(smooth())
+    made = joined(motion, face_frames=2).reshape(-1, 25, 56)
+    plain, turns = joined(motion).reshape(-1, 25, 56), motion.reshape(-1, 25, 56)
+    np.testing.assert_allclose(made[:, 1:, :53], turns[:, 1:, :53], atol=1e-6)
+    assert np.abs(plain[1:, 1, :53] - turns[1:, 1, :53]).max() > 0.01
+    np.testing.assert_array_equal(made[..., 53:], plain[..., 53:])
+
+
 def test_frames_after_the_fade_are_untouched():
     motion = jumping(smooth())
     made = joined(motion, frames=8).reshape(-1, 25, 56)

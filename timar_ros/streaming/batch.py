@@ -139,8 +139,7 @@ class ConversationBatch:
 
     @property
     def _guidance(self) -> float:
-        wanted = self.options.guidance
-        return self.model.config.guidance if wanted is None else wanted
+        return self.options.guidance_for(self.model.config)
 
     def conditioning(self, row: int) -> Motion | None:
         """The conditioning z of a conversation's last turn, ``[F, D]`` (of the last round, when there are several)."""

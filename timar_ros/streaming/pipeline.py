@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from timar_ros.streaming.batch import ConversationBatch
     from timar_ros.streaming.rolling import Hop, RollingBatch
 
+HOP_FADE = 2
+"""Rolling: frames over which the face's offset from hop to hop fades out. A hop is short: a longer fade never ends."""
+
 Frames = NDArray[np.float32]
 State = dict[str, NDArray[Any]]
 
@@ -92,7 +95,9 @@ class Stages:
             "agent": make_normaliser(options.normalising, agent_clip),
         }
         self._activity = {role: ActivityDetector() for role in self._normalisers}
-        self._seams = Inertialiser(enabled=options.seams)
+        # Rolling turns overlap and share their noise, so that their faces hardly differ.
+        rolling = options.mode == "rolling"
+        self._seams = Inertialiser(enabled=options.seams, face_frames=HOP_FADE if rolling else None)
         self._shown: int | None = None  # number of the last turn that got motion
         self._rest = np.zeros(MOTION_SIZE, dtype=np.float32)  # the last output frame
 

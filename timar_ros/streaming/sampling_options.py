@@ -29,6 +29,10 @@ LIVELINESS = (0.3, 2.0)
 FRAME_SECONDS = 0.04
 """Length of a motion frame [s]: hops, their margin and the look-ahead are whole frames."""
 
+ROLLING_GUIDANCE = 2.0
+"""Rolling: factor on how far a joint head's guidance goes beyond 1. The frames shown at the end of a turn have heard
+little after the partner's phrase, and their answer to it is weaker."""
+
 MARGIN = 0.15
 """Time beyond the turn itself to compute, transport and play motion [s]."""
 
@@ -85,6 +89,10 @@ class SamplingOptions:
     def window_policy(self) -> str:
         """The context policy in effect: ``sliding`` or ``stepped``."""
         return "sliding" if self.context_policy == "auto" else self.context_policy
+
+    def guidance_for(self, config: TimarConfig) -> float:
+        """The guidance in effect with a model."""
+        return config.guidance if self.guidance is None else self.guidance
 
     def context_turns(self, config: TimarConfig) -> int:
         """The window in turns of a model, current turn included.
@@ -165,6 +173,12 @@ class PipelineOptions(SamplingOptions):
         if self.context_policy == "auto" and self.mode == "rolling":
             return "stepped"  # rolling keeps five histories, and a sliding history is encoded again at every turn
         return super().window_policy
+
+    def guidance_for(self, config: TimarConfig) -> float:
+        """The guidance in effect with a model."""
+        if self.guidance is None and self.mode == "rolling" and config.head == "joint":
+            return 1.0 + ROLLING_GUIDANCE * (config.guidance - 1.0)
+        return super().guidance_for(config)
 
     def step_seconds(self, turn_seconds: float) -> float:
         """How much of the conversation one step of the pipeline takes [s]: a turn, or in rolling mode a hop."""

@@ -25,12 +25,17 @@ class Inertialiser:
 
     :param frames: over how many frames an offset fades out, at least 2; the jaw's offset over half as many.
     :param enabled: False leaves motion as it is.
+    :param face_frames: over how many frames the offsets of expression and jaw fade out, at least 2, where turns agree
+        better than the defaults assume.
     """
 
-    def __init__(self, frames: int = 8, enabled: bool = True) -> None:
-        if frames < 2:
-            raise ValueError(f"frames is {frames}; it must be 2 or more")
+    def __init__(self, frames: int = 8, enabled: bool = True, face_frames: int | None = None) -> None:
+        if min(frames, face_frames or frames) < 2:
+            raise ValueError(f"frames is {frames}, face_frames is {face_frames}; they must be 2 or more")
         self.frames = frames
+        # The lips must soon be right again; the jaw is light and may move fast.
+        self._jaw_frames = face_frames or max(frames // 2, 2)
+        self._expression_frames = face_frames or frames
         self.enabled = enabled
         self._last: _Values = np.zeros((0, MOTION_SIZE))  # up to two last output frames
 
@@ -47,9 +52,8 @@ class Inertialiser:
         if self.enabled and len(self._last) and len(values):
             last = self._last if follows else self._last[-1:]
             offset = _linear_offset(last[:, EXPRESSION], values[:2, EXPRESSION])
-            values[:, EXPRESSION] += _fade(*offset, self.frames, len(values))
-            # The lips must soon be right again; the jaw is light and may move fast.
-            for part, frames in ((JAW, max(self.frames // 2, 2)), (HEAD, self.frames)):
+            values[:, EXPRESSION] += _fade(*offset, self._expression_frames, len(values))
+            for part, frames in ((JAW, self._jaw_frames), (HEAD, self.frames)):
                 offset = _rotation_offset(last[:, part], values[:2, part])
                 fading = Rotation.from_rotvec(_fade(*offset, frames, len(values)))
                 values[:, part] = (fading * Rotation.from_rotvec(values[:, part])).as_rotvec()

@@ -26,7 +26,7 @@ def info_of(model: Timar, options: PipelineOptions) -> dict[str, Any]:
         "context_seconds": float(options.context_seconds or config.context_seconds),
         "context_policy": options.window_policy,
         "sampling_steps": options.sampling_steps or config.sampling_steps,
-        "guidance": config.guidance if options.guidance is None else options.guidance,
+        "guidance": options.guidance_for(config),
     }
     return {
         **to_plain(options),
