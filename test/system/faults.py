@@ -14,7 +14,8 @@ does the harm. Times are wall time. What is looked at after each fault:
 - said: the commonest complaint on /diagnostics.
 
 A sender's clock is set by its stamps: the clock of this machine stays as it is. CPU at 25 % is every node stopped for
-75 of every 100 ms. A full disk is a limit of 0 bytes on the files of the processes that write.
+75 of every 100 ms. A full disk is a limit of 0 bytes on the files of the processes that write; a read-only disk is a
+mount (root only). A GPU without memory is a stand-in that raises torch's error (inference_out_of_memory.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,13 +31,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import psutil
 from talking_graph import Seen, TalkingGraph, running
 
+from timar_ros.graph import supervisor
+from timar_ros.graph.description import NodeSpec
+from timar_ros.graph.supervisor import Child, command
+
 PATIENCE = 60.0
 """Seconds after which a graph that has not recovered is held not to recover."""
 SETTLE = 4.0
+SWITCH = "out_of_memory"
+"""While a file of this name is in the graph's folder, the GPU's memory is used up."""
 HOUR, YEAR = 3600.0, 365.25 * 86400.0
 
 
@@ -47,6 +56,26 @@ class Result:
     recovery: float
     """Turns (of 1 s)."""
     seen: Seen = field(default_factory=Seen)
+
+
+class FaultyGraph(TalkingGraph):
+    """Its inference can be told that the GPU's memory is used up."""
+
+    def child(self, name: str) -> Child:
+        """A node's new process."""
+        if name != "timar_inference":
+            return super().child(name)
+        program = [
+            sys.executable,
+            str(Path(__file__).with_name("inference_out_of_memory.py")),
+            str(self.folder / SWITCH),
+        ]
+
+        def stand_in(spec: NodeSpec, parameters: Path) -> list[str]:
+            return [*program, *command(spec, parameters)[3:]]
+
+        with mock.patch.object(supervisor, "command", stand_in):
+            return super().child(name)
 
 
 Fault = Callable[[TalkingGraph], None]
@@ -120,9 +149,28 @@ def full_disk(graph: TalkingGraph) -> None:
         process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, most))
 
 
+def read_only_disk(graph: TalkingGraph) -> None:
+    """Nothing new can be written where the nodes write, for 4 s: as after an error of the disk."""
+    folder = str(graph.folder)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        graph.spin(4.0)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def out_of_memory(graph: TalkingGraph) -> None:
+    """Every pass of the network raises for 4 s what torch raises when the GPU's memory is used up."""
+    switch = graph.folder / SWITCH
+    switch.touch()
+    graph.spin(4.0)
+    switch.unlink()
+
+
 FAULTS: dict[str, Fault] = {
     **{f"kill -9 and restart of {name}": killed(name) for name in ("turn_segmenter", "timar_inference", "retarget")},
-    "kill -9 and restart of audio_sink": killed("audio_sink"),
+    **{f"kill -9 and restart of {name}": killed(name) for name in ("audio_sink", "head_simulator")},
     **{
         f"SIGSTOP of {name} for {seconds:g} s": stopped(name, seconds)
         for name in ("turn_segmenter", "timar_inference", "retarget")
@@ -135,6 +183,8 @@ FAULTS: dict[str, Fault] = {
     "inference slower than real time": pulsed(0.1, 1.4, 6.0, "timar_inference"),
     "CPU at 25 %": pulsed(0.025, 0.075, 6.0),
     "disk full": full_disk,
+    "read-only disk": read_only_disk,
+    "GPU out of memory (a stand-in raises the error)": out_of_memory,
     "audio in chunks of 10 ms": changed(4.0, chunk=0.01),
     "user/motion at 1 kHz": changed(4.0, flood=1000.0),
 }
@@ -176,7 +226,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults whose name contains this")
     args = parser.parse_args()
     died = 0
-    with tempfile.TemporaryDirectory() as folder, running(lambda: TalkingGraph(Path(folder), args.seed)) as graph:
+    with tempfile.TemporaryDirectory() as folder, running(lambda: FaultyGraph(Path(folder), args.seed)) as graph:
         print(
             "| fault | times | died | recovery, turns (median) | (worst) | commanded | measured | begins away [rad] "
             "| said |"

@@ -29,6 +29,7 @@ from timar_ros.motion import MODEL_RATE
 from timar_ros.msg import AudioChunk, FlameMotion
 from timar_ros.retarget import load_profile
 from timar_ros.ros import messages, qos
+from timar_ros.ros.node_process import repeat_losses_soon
 
 ROBOT = "timar_head"
 START_PATIENCE = 240.0
@@ -157,10 +158,14 @@ class TalkingGraph:
     def start(self, *names: str) -> None:
         """Processes of nodes; all are configured, then all activated in their order."""
         for name in names:
-            self.children[name] = Child(self.specs[name], self.folder)
+            self.children[name] = self.child(name)
         for step in ("configure", "activate"):
             for name in names:
                 self._step(name, step)
+
+    def child(self, name: str) -> Child:
+        """A node's new process."""
+        return Child(self.specs[name], self.folder)
 
     def _step(self, name: str, step: str) -> None:
         client = LifecycleClient(self.node, self.specs[name].full_name)
@@ -200,6 +205,7 @@ def running(make: Callable[[], TalkingGraph]) -> Iterator[TalkingGraph]:
     """A graph whose nodes all are active; they end with it."""
     with free_domain() as domain:
         os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        repeat_losses_soon()
         graph = make()
         try:
             graph.start(*graph.specs)
