@@ -259,7 +259,7 @@ def simulated(hours: float, model: Timar) -> dict[str, bool]:
         f"commands: {checker.commands}, largest excess {checker.worst[worst]:.2g} ({worst})": (
             checker.worst[worst] <= TOLERANCE
         ),
-        f"growth of memory from the first hour on: {grown:+.1f} MB": grown < MOST_GROWTH,
+        f"growth of memory from the first stretch on: {grown:+.1f} MB": grown < MOST_GROWTH,
     }
 
 
