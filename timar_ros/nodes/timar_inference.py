@@ -135,7 +135,7 @@ class TimarInference(ManagedNode):
         }
         news = {what: self.statistics.grown(what) for what in ("turns failed", "turns dropped", "motion late")}
         if news["turns failed"]:
-            return ERROR, f"{news['turns failed']} turns failed: {self._failure}", rows
+            return ERROR, f"{news['turns failed']} turns failed (see the log): {self._failure}", rows
         if news["turns dropped"]:
             return WARN, f"too slow: {news['turns dropped']} turns dropped", rows
         if news["motion late"] and (words := another_clock(self._behind)):
