@@ -199,7 +199,10 @@ def test_a_turn_that_fails_is_logged_and_the_conversation_goes_on(bench, model):
     talk.say(a_turn(0))
     bench.until(lambda: node.statistics.counted("turns failed"))
     level, message, _ = node.diagnose()
-    assert (level, message) == (b"\x02", "1 turns failed (see the log): CUDA out of memory. Tried to allocate 20.00 MiB.")
+    assert (level, message) == (
+        b"\x02",
+        "1 turns failed (see the log): CUDA out of memory. Tried to allocate 20.00 MiB.",
+    )
     assert "smaller model" in advice(message)
     talk.say(a_turn(1))
     assert talk.hear(1)[0].turn == 1

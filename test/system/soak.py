@@ -3,8 +3,8 @@
     python test/system/soak.py --hours 1               # the running graph, in real time
     python test/system/soak.py --simulated-hours 8     # turn builder, model and retargeting alone, as fast as they can
 
-Live: real nodes over DDS with the simulated head; both people speak from the sample conversation. A minute of the first
-three is left out of the growth of memory. Each trajectory is checked with its limits of position, velocity,
+Live: real nodes over DDS with the simulated head; both people speak from the sample conversation. The growth of memory
+is counted from the fourth minute on. Each trajectory is checked with its limits of position, velocity,
 acceleration and jerk. A turn without motion is dropped; motion that comes after the time of its first frame is late,
 which is told, but depends on what else the machine does.
 
