@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from timar_ros.bags import bag_messages
+from timar_ros.bags.bag_clock import TURN, BagClock
 from timar_ros.bags.bag_convert import from_bag
 from timar_ros.bags.bag_files import TOPICS, BagReader, BagWriter
 from timar_ros.bags.bag_foreign import AudioEvent, Inputs
@@ -93,6 +96,14 @@ def test_two_clocks_that_never_agree_allocate_nothing(tmp_path):
             bag.write(f"/{role}/audio", START, bag_messages.audio_chunk(bag.types, at, 0, 16000, tone(0)))
     with pytest.raises(UserError, match="different clocks"):
         load_recording(tmp_path / "bag")
+
+
+@pytest.mark.parametrize("duration", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_turn_of_impossible_length_hinders_no_other_message(duration):
+    message = SimpleNamespace(duration=duration, phase=0)
+    header = b"\x00\x01\x00\x00" + struct.pack("<iI", 1, 0)
+    made = BagClock([("/turns", TURN, 10**9, header)] * 2, lambda _kind, _data: message)
+    assert made.warnings == []
 
 
 def test_split_files_without_metadata_come_in_the_order_of_their_numbers(tmp_path):

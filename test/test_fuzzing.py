@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from support.fuzzing import OPERATIONS, TARGETS, Target, damaged, fault_of, one_input
 
 from timar_ros.bags.bag_files import BagReader
+from timar_ros.bags.bag_foreign import read_mapping
+from timar_ros.data.motion_files import load_motion
 from timar_ros.errors import UserError
 from timar_ros.model import TimarConfig, load_timar
 
@@ -144,6 +146,20 @@ def test_a_giant_record_is_refused_before_anything_is_allocated(tmp_path):
 def test_a_model_of_impossible_sizes_is_refused_at_once(name, value):
     with pytest.raises(UserError, match=name):
         TimarConfig.from_dict({name: value})
+
+
+def test_a_giant_header_of_an_array_is_refused_before_anything_is_allocated(tmp_path):
+    for version, told in ((b"\x02\x00", "header of 4294967154 bytes"), (b"\x01c", r"format 1\.99")):
+        (tmp_path / "f.npy").write_bytes(b"\x93NUMPY" + version + b"r\xff\xff\xff" + bytes(64))
+        with pytest.raises(UserError, match=told):
+            load_motion(tmp_path / "f.npy")
+
+
+def test_a_topic_of_several_lines_is_told_in_one(tmp_path):
+    (tmp_path / "f.yaml").write_text('user_audio: "/user\\u2028\\naudio"\n')
+    with pytest.raises(UserError, match=r"'/user\\u2028\\naudio'") as refused:
+        read_mapping(tmp_path / "f.yaml")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_description_nested_deeply_is_one_line(tmp_path):

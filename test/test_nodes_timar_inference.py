@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("torch")
 
+import torch
 from support.ros_bench import PATIENCE, Bench
 from support.tiny_models import tiny_model
 
+from timar_ros.graph.advice import advice
 from timar_ros.model import save_timar
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
 from timar_ros.node_parts.inference_parameters import PARAMETERS
@@ -185,7 +187,8 @@ def test_a_turn_that_fails_is_logged_and_the_conversation_goes_on(bench, model):
     talk = Talk(bench)
     bench.bring_up(node)
     talk.connect()
-    process, failures = node.pipeline.process, [RuntimeError("out of memory")]
+    full = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has a total capacity …")
+    process, failures = node.pipeline.process, [full]
 
     def fragile(turns):
         if failures:
@@ -195,7 +198,12 @@ def test_a_turn_that_fails_is_logged_and_the_conversation_goes_on(bench, model):
     node.pipeline.process = fragile
     talk.say(a_turn(0))
     bench.until(lambda: node.statistics.counted("turns failed"))
-    assert node.diagnose()[0] == b"\x02"
+    level, message, _ = node.diagnose()
+    assert (level, message) == (
+        b"\x02",
+        "1 turns failed (see the log): CUDA out of memory. Tried to allocate 20.00 MiB.",
+    )
+    assert "smaller model" in advice(message)
     talk.say(a_turn(1))
     assert talk.hear(1)[0].turn == 1
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("rclpy", reason="no ROS 2 in this environment")
 pytest.importorskip("timar_ros.msg", reason="the interfaces are not built in this environment")
+
+from timar_ros.ros import node_process
 
 NODE = """
 import sys, time
@@ -150,3 +154,18 @@ def test_a_signal_after_the_end_is_not_heard(started: list[subprocess.Popen[str]
     assert process.returncode == 0, error
     assert out.splitlines()[-1] == "last words"
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("chosen", ["", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"])
+def test_fast_dds_repeats_losses_soon_unless_the_user_chose_a_profile(chosen, monkeypatch):
+    for name in node_process.FAST_DDS_PROFILES:
+        monkeypatch.setenv(name, "mine.xml" if name == chosen else "")
+    node_process.repeat_losses_soon()
+    used = os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    if chosen:
+        assert [os.environ[name] for name in node_process.FAST_DDS_PROFILES].count("mine.xml") == 1
+        assert "one_machine" not in used
+        return
+    period = ElementTree.parse(used).find(".//{*}data_writer/{*}times/{*}heartbeatPeriod")
+    assert period is not None
+    assert [int(part.text) for part in period] == [0, 100_000_000]

@@ -14,49 +14,37 @@ does the harm. Times are wall time. What is looked at after each fault:
 - said: the commonest complaint on /diagnostics.
 
 A sender's clock is set by its stamps: the clock of this machine stays as it is. CPU at 25 % is every node stopped for
-75 of every 100 ms. A full disk is a limit of 0 bytes on the files of the processes that write.
+75 of every 100 ms. A full disk is a limit of 0 bytes on the files of the processes that write; a read-only disk is a
+mount (root only). A GPU without memory is a stand-in that raises torch's error (inference_out_of_memory.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import re
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
-import numpy as np
 import psutil
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory
+from talking_graph import Seen, TalkingGraph, running
 
-from timar_ros.graph.description import GraphOptions, describe
-from timar_ros.graph.lifecycle import LifecycleClient
-from timar_ros.graph.supervisor import Child
-from timar_ros.msg import AudioChunk, FlameMotion
-from timar_ros.retarget import load_profile
-from timar_ros.ros import messages, qos
+from timar_ros.graph import supervisor
+from timar_ros.graph.description import NodeSpec
+from timar_ros.graph.supervisor import Child, command
 
-RATE = 16000
-ROBOT = "timar_head"
 PATIENCE = 60.0
 """Seconds after which a graph that has not recovered is held not to recover."""
-START_PATIENCE = 240.0
-"""Seconds in which a node must come up."""
 SETTLE = 4.0
+SWITCH = "out_of_memory"
+"""While a file of this name is in the graph's folder, the GPU's memory is used up."""
 HOUR, YEAR = 3600.0, 365.25 * 86400.0
 
 
@@ -64,155 +52,39 @@ HOUR, YEAR = 3600.0, 365.25 * 86400.0
 class Result:
     """What one fault did."""
 
-    died: list[str] = field(default_factory=list)
-    recovery: float = 0.0
-    commanded: float = 0.0
-    measured: float = 0.0
-    away: float = 0.0
-    said: Counter[str] = field(default_factory=Counter)
+    died: list[str]
+    recovery: float
+    """Turns (of 1 s)."""
+    seen: Seen = field(default_factory=Seen)
 
 
-class Graph:
-    """The nodes, the two voices and the observer."""
+class FaultyGraph(TalkingGraph):
+    """Its inference can be told that the GPU's memory is used up."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.random = folder, np.random.default_rng(seed)
-        rclpy.init()
-        self.node = Node("faults")
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        options = GraphOptions(sim="builtin", robot=ROBOT, audio_file=str(folder / "agent.wav"), device="cpu")
-        self.specs = {spec.name: spec for spec in describe(options)}
-        state = {"state_file": str(folder / "conversation.npz")}
-        inference = self.specs["timar_inference"]
-        self.specs["timar_inference"] = replace(inference, parameters={**inference.parameters, **state})
-        self.children: dict[str, Child] = {}
-        self.voices = {
-            role: self.node.create_publisher(AudioChunk, f"{role}/audio", qos.audio()) for role in ("user", "agent")
-        }
-        self.tracker = self.node.create_publisher(FlameMotion, "user/motion", qos.motion())
-        self.chunk, self.loss, self.shift, self.flood = 0.04, 0.0, 0.0, 0.0
-        self.begun, self.sent, self.flooded = time.time(), 0, 0.0
-        self.result = Result()
-        self.names = load_profile(ROBOT).names
-        self.limit = load_profile(ROBOT).limits()["velocity"]
-        self.states: deque[tuple[float, np.ndarray]] = deque(maxlen=2000)
-        self.moved = self.answered = 0.0
-        listen = self.node.create_subscription
-        listen(JointState, "joint_states", self._on_state, qos.commands())
-        listen(JointTrajectory, "joint_trajectory", self._on_trajectory, qos.commands())
-        listen(FlameMotion, "agent/motion", self._on_motion, qos.motion())
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
-        noise = self.random.normal(0.0, 0.12, RATE * 8)
-        self.speech = (noise * (np.sin(np.arange(len(noise)) * 2 * np.pi * 3 / RATE) > 0)).astype(np.float32)
+    def child(self, name: str) -> Child:
+        """A node's new process."""
+        if name != "timar_inference":
+            return super().child(name)
+        program = [
+            sys.executable,
+            str(Path(__file__).with_name("inference_out_of_memory.py")),
+            str(self.folder / SWITCH),
+        ]
 
-    # Ears -----------------------------------------------------------------------------------------------------------
+        def stand_in(spec: NodeSpec, parameters: Path) -> list[str]:
+            return [*program, *command(spec, parameters)[3:]]
 
-    def _on_state(self, message: Any) -> None:
-        at = messages.to_ns(message.header.stamp) * 1e-9
-        position = np.array([message.position[list(message.name).index(name)] for name in self.names])
-        if self.states and 0.0 < at - self.states[-1][0] < 0.5:
-            speed = np.abs(position - self.states[-1][1]) / max(at - self.states[-1][0], 0.01)
-            self.result.measured = max(self.result.measured, float((speed / self.limit).max()))
-        self.states.append((at, position))
-
-    def _on_trajectory(self, message: Any) -> None:
-        self.moved = time.monotonic()
-        start = messages.to_ns(message.header.stamp) * 1e-9
-        columns = [self.names.index(name) for name in message.joint_names]
-        times = np.array([p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in message.points])
-        rows = np.array([p.positions for p in message.points])
-        steps = np.abs(np.diff(rows, axis=0)) / np.diff(times)[:, None] / self.limit[columns]
-        self.result.commanded = max(self.result.commanded, float(steps.max(initial=0.0)))
-        known = [(at, position) for at, position in self.states if at <= start + times[0]]
-        if known and start + times[0] - known[-1][0] < 0.03:
-            away = float(np.abs(rows[0] - known[-1][1][columns]).max())
-            self.result.away = max(self.result.away, away)
-
-    def _on_motion(self, _message: Any) -> None:
-        self.answered = time.monotonic()
-
-    def _on_diagnostics(self, message: Any) -> None:
-        for status in message.status:
-            if status.level != status.OK:
-                words = re.sub(r"-?[0-9]+(\.[0-9]+)?", "#", status.message)
-                self.result.said[f"{status.name.partition(':')[0]}: {words}"] += 1
-
-    # Voices ---------------------------------------------------------------------------------------------------------
-
-    def spin(self, seconds: float) -> None:
-        """Speak and listen for so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(timeout_sec=0.002)
-            self._speak()
-
-    def _speak(self) -> None:
-        size = round(self.chunk * RATE)
-        while self.begun + (self.sent + size) / RATE <= time.time():
-            stamp = round((self.begun + self.sent / RATE + self.shift) * 1e9)
-            place = self.sent % (len(self.speech) - size)
-            for role, publisher in self.voices.items():
-                if self.random.random() >= self.loss:
-                    quiet = (self.sent // (4 * RATE)) % 2 == (role == "user")
-                    samples = self.speech[place : place + size] * np.float32(0.0 if quiet else 1.0)
-                    publisher.publish(messages.audio_message(stamp, self.sent, RATE, samples, stream_id=1))
-            self.sent += size
-        while self.flood and self.flooded < time.monotonic():
-            frame = self.random.normal(0.0, 0.1, (1, 56))
-            self.tracker.publish(messages.motion_message(time.time_ns(), 25.0, frame))
-            self.flooded += 1.0 / self.flood
-
-    # Nodes ----------------------------------------------------------------------------------------------------------
-
-    def start(self, *names: str) -> None:
-        """Processes of nodes; all are configured, then all activated in their order."""
-        for name in names:
-            self.children[name] = Child(self.specs[name], self.folder)
-        for step in ("configure", "activate"):
-            for name in names:
-                self._step(name, step)
-
-    def _step(self, name: str, step: str) -> None:
-        client = LifecycleClient(self.node, self.specs[name].full_name)
-        client.begin(step)
-        deadline = time.monotonic() + START_PATIENCE
-        while not (done := client.poll()):
-            if done is False or time.monotonic() > deadline or self.children[name].process.poll() is not None:
-                raise SystemExit("\n  ".join([f"{name} could not {step}", *self.children[name].tail]))
-            self.spin(0.01)
-
-    def pid(self, name: str) -> int:
-        """A node's process."""
-        return self.children[name].process.pid
-
-    def signal(self, number: int, *names: str) -> None:
-        """Send a signal to nodes; to all where none is named."""
-        for name in names or self.children:
-            os.kill(self.pid(name), number)
-
-    def dead(self) -> list[str]:
-        """Nodes that ended."""
-        return [f"{name} {child.how_it_ended()}" for name, child in self.children.items() if child.how_it_ended()]
-
-    def end(self) -> None:
-        """End all nodes in order."""
-        for child in self.children.values():
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGINT)
-        for child in self.children.values():
-            if not child.join(10.0):
-                child.process.kill()
-        rclpy.try_shutdown()
+        with mock.patch.object(supervisor, "command", stand_in):
+            return super().child(name)
 
 
-Fault = Callable[[Graph], None]
+Fault = Callable[[TalkingGraph], None]
 
 
 def killed(name: str) -> Fault:
     """kill -9 and a restart."""
 
-    def fault(graph: Graph) -> None:
+    def fault(graph: TalkingGraph) -> None:
         graph.signal(signal.SIGKILL, name)
         graph.children[name].join(5.0)
         graph.spin(1.0)
@@ -224,7 +96,7 @@ def killed(name: str) -> Fault:
 def stopped(name: str, seconds: float) -> Fault:
     """SIGSTOP for a while."""
 
-    def fault(graph: Graph) -> None:
+    def fault(graph: TalkingGraph) -> None:
         graph.signal(signal.SIGSTOP, name)
         graph.spin(seconds)
         graph.signal(signal.SIGCONT, name)
@@ -235,7 +107,7 @@ def stopped(name: str, seconds: float) -> Fault:
 def pulsed(on: float, off: float, seconds: float, *names: str) -> Fault:
     """Stopped for ``off`` of every ``on + off`` seconds."""
 
-    def fault(graph: Graph) -> None:
+    def fault(graph: TalkingGraph) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             graph.signal(signal.SIGSTOP, *names)
@@ -249,7 +121,7 @@ def pulsed(on: float, off: float, seconds: float, *names: str) -> Fault:
 def changed(seconds: float, **values: float) -> Fault:
     """Another chunk, loss or flood for a while."""
 
-    def fault(graph: Graph) -> None:
+    def fault(graph: TalkingGraph) -> None:
         before = {name: getattr(graph, name) for name in values}
         graph.flooded = time.monotonic()
         for name, value in values.items():
@@ -266,7 +138,7 @@ def clock(seconds: float) -> Fault:
     return changed(4.0, shift=seconds)
 
 
-def full_disk(graph: Graph) -> None:
+def full_disk(graph: TalkingGraph) -> None:
     """No file of the nodes that write may grow for 4 s."""
     writers = [psutil.Process(graph.pid(name)) for name in ("audio_sink", "timar_inference")]
     hard = [process.rlimit(psutil.RLIMIT_FSIZE)[1] for process in writers]
@@ -277,9 +149,28 @@ def full_disk(graph: Graph) -> None:
         process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, most))
 
 
+def read_only_disk(graph: TalkingGraph) -> None:
+    """Nothing new can be written where the nodes write, for 4 s: as after an error of the disk."""
+    folder = str(graph.folder)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        graph.spin(4.0)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def out_of_memory(graph: TalkingGraph) -> None:
+    """Every pass of the network raises for 4 s what torch raises when the GPU's memory is used up."""
+    switch = graph.folder / SWITCH
+    switch.touch()
+    graph.spin(4.0)
+    switch.unlink()
+
+
 FAULTS: dict[str, Fault] = {
     **{f"kill -9 and restart of {name}": killed(name) for name in ("turn_segmenter", "timar_inference", "retarget")},
-    "kill -9 and restart of audio_sink": killed("audio_sink"),
+    **{f"kill -9 and restart of {name}": killed(name) for name in ("audio_sink", "head_simulator")},
     **{
         f"SIGSTOP of {name} for {seconds:g} s": stopped(name, seconds)
         for name in ("turn_segmenter", "timar_inference", "retarget")
@@ -292,23 +183,39 @@ FAULTS: dict[str, Fault] = {
     "inference slower than real time": pulsed(0.1, 1.4, 6.0, "timar_inference"),
     "CPU at 25 %": pulsed(0.025, 0.075, 6.0),
     "disk full": full_disk,
+    "read-only disk": read_only_disk,
+    "GPU out of memory (a stand-in raises the error)": out_of_memory,
     "audio in chunks of 10 ms": changed(4.0, chunk=0.01),
     "user/motion at 1 kHz": changed(4.0, flood=1000.0),
 }
 
 
-def measure(graph: Graph, fault: Fault) -> Result:
+def measure(graph: TalkingGraph, fault: Fault) -> Result:
     """Do the harm at a random moment; wait until the head follows new motion again."""
     graph.spin(SETTLE + graph.random.random())
-    graph.result = Result()
+    graph.seen = Seen()
     fault(graph)
     over = time.monotonic()
     while not (graph.answered > over and graph.moved > graph.answered) and time.monotonic() - over < PATIENCE:
         graph.spin(0.02)
-    graph.result.recovery = time.monotonic() - over
+    recovery = time.monotonic() - over
     graph.spin(2.0)
-    graph.result.died = graph.dead()
-    return graph.result
+    return Result(graph.dead(), recovery, graph.seen)
+
+
+def row(name: str, results: list[Result]) -> str:
+    """A line of the table."""
+    ends = [end for result in results for end in result.died]
+    said: Counter[str] = sum((result.seen.said for result in results), Counter())
+    times = sorted(result.recovery for result in results)
+    recovered = [f"{turns:.1f}" if turns < PATIENCE else "none" for turns in (times[len(times) // 2], times[-1])]
+    figures = [
+        f"{max(getattr(result.seen, what) for result in results):.{digits}f}"
+        for what, digits in (("commanded", 2), ("measured", 2), ("away", 3))
+    ]
+    complaint = said.most_common(1)[0][0] if said else ""
+    cells = (name, str(len(results)), ", ".join(ends) or "0", *recovered, *figures, complaint)
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
@@ -318,36 +225,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="what the random moments come from")
     parser.add_argument("--only", default="", help="only faults whose name contains this")
     args = parser.parse_args()
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     died = 0
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Graph(Path(folder), args.seed)
-        with contextlib.ExitStack() as stack:
-            stack.callback(graph.end)
-            graph.start(*graph.specs)
-            print(
-                "| fault | times | died | recovery, turns (worst) | commanded | measured | begins away [rad] | said |"
-            )
-            print("|---|---|---|---|---|---|---|---|", flush=True)
-            for name, fault in FAULTS.items():
-                if args.only not in name:
-                    continue
-                results = [measure(graph, fault) for _ in range(args.times)]
-                ends = [end for result in results for end in result.died]
-                died += len(ends)
-                said: Counter[str] = sum((result.said for result in results), Counter())
-                worst = max(result.recovery for result in results)
-                recovered = f"{worst:.1f}" if worst < PATIENCE else "none"
-                print(
-                    f"| {name} | {len(results)} | {', '.join(ends) or '0'} | {recovered} "
-                    f"| {max(result.commanded for result in results):.2f} "
-                    f"| {max(result.measured for result in results):.2f} "
-                    f"| {max(result.away for result in results):.3f} "
-                    f"| {said.most_common(1)[0][0] if said else ''} |",
-                    flush=True,
-                )
-                for dead in [name for name, child in graph.children.items() if child.process.poll() is not None]:
-                    graph.start(dead)
+    with tempfile.TemporaryDirectory() as folder, running(lambda: FaultyGraph(Path(folder), args.seed)) as graph:
+        print(
+            "| fault | times | died | recovery, turns (median) | (worst) | commanded | measured | begins away [rad] "
+            "| said |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|", flush=True)
+        for name, fault in FAULTS.items():
+            if args.only not in name:
+                continue
+            results = [measure(graph, fault) for _ in range(args.times)]
+            died += sum(len(result.died) for result in results)
+            print(row(name, results), flush=True)
+            for dead in [name for name, child in graph.children.items() if child.process.poll() is not None]:
+                graph.start(dead)
     return 1 if died else 0
 
 

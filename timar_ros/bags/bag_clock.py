@@ -146,7 +146,7 @@ class BagClock:
             # A planned turn comes before its heard turn: two counts.
             return (
                 stamp,
-                round(min(max(float(message.duration), 0.0), 60.0) * NS),
+                round(min(max(0.0, float(message.duration)), 60.0) * NS),
                 (topic, int(message.phase)),
                 False,
                 False,

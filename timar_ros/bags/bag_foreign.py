@@ -97,6 +97,9 @@ def read_mapping(path: str | Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"{path}: '{part}' is a topic's name, or a table of {', '.join(sorted(allowed))}")
         if "topic" not in table and "frame" not in table:
             raise UserError(f"{path}: '{part}' names no topic")
+        for key, value in table.items():
+            if isinstance(value, str) and not value.isprintable():
+                raise UserError(f"{path}: '{part}' has control characters in {key}: {value!r}")
         mapping[part] = table
     return mapping
 

@@ -216,6 +216,13 @@ def read_json(path: str | os.PathLike[str], what: str) -> Any:
         raise UserError(f"cannot read {what} {shown(path)}: no valid JSON ({plain(error)})") from error
 
 
+HEADER_LENGTHS = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+"""Versions of the .npy format, with the bytes of their header's length."""
+
+LARGEST_HEADER = 1 << 16
+"""Largest header of an array [bytes]; NumPy would allocate as much as the file declares, up to 4 GiB."""
+
+
 def check_arrays(path: str | os.PathLike[str], largest: int = LARGEST_ARRAY) -> None:
     """Check the declared sizes of a .npy or .npz against its real size, before any allocation.
 
@@ -243,6 +250,14 @@ def check_arrays(path: str | os.PathLike[str], largest: int = LARGEST_ARRAY) -> 
 
 def _check_array(stream: IO[bytes], size: int, largest: int, what: str) -> None:
     version = npy_format.read_magic(stream)
+    width = HEADER_LENGTHS.get(version)
+    if width is None:
+        raise ValueError(f"{what} is of the unknown NumPy format {'.'.join(map(str, version))}")
+    begin = stream.tell()
+    length = int.from_bytes(stream.read(width), "little")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"{what} declares a header of {length} bytes")
+    stream.seek(begin)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, _, dtype = read(stream)
     count = 1

@@ -7,6 +7,7 @@ import re
 _LOG = "read the node's log"
 
 _ADVICE = (
+    (r"turns failed.*out of memory", "free memory of the GPU, or use a smaller model, another dtype or device cpu"),
     (r"raise \w|: use |; use |: see |: play the bag|set use_sim_time", ""),  # the message itself says what to do
     (r"^VMC: ", "start the receiver, or correct vmc_host and vmc_port"),
     (r"not answer|no diagnostics|no report", "see whether its process runs and the machine has time for it"),

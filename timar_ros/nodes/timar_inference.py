@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timar_ros.errors import UserError, require
+from timar_ros.files.reading import first_line
 from timar_ros.motion import MODEL_RATE, MOTION_RATE, MOTION_SIZE
 from timar_ros.msg import FlameMotion, StreamInfo, Turn
 from timar_ros.node_parts import conversation_services
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 MOST_WAITING = 0.4
 """Hops of this total length may wait [s], however many they are."""
 
+MOST_REASON = 160
+"""Longest reason of a failed turn on /diagnostics [characters]; the log has all of it."""
+
 INSTALL = "pip install 'timar_ros[model]' (docs/installation.md)"
 
 
@@ -50,6 +54,7 @@ class TimarInference(ManagedNode):
     worker: Worker | None = None
     model: Timar | None = None
     _log: LatencyLog | None = None
+    _failure = ""  # why the last turn failed
     _behind = 0.0  # delay of the last answer after its motion's time [s]
 
     def __init__(self, **options: Any) -> None:
@@ -130,7 +135,7 @@ class TimarInference(ManagedNode):
         }
         news = {what: self.statistics.grown(what) for what in ("turns failed", "turns dropped", "motion late")}
         if news["turns failed"]:
-            return ERROR, f"{news['turns failed']} turns failed: see the log", rows
+            return ERROR, f"{news['turns failed']} turns failed (see the log): {self._failure}", rows
         if news["turns dropped"]:
             return WARN, f"too slow: {news['turns dropped']} turns dropped", rows
         if news["motion late"] and (words := another_clock(self._behind)):
@@ -242,6 +247,7 @@ class TimarInference(ManagedNode):
             answers = self.pipeline.process(turns)
         except Exception as error:  # a failed pass must not end the conversations
             self.statistics.count("turns failed", sum(turn_input is not None for turn_input in turns))
+            self._failure = first_line(error)[:MOST_REASON]
             self.get_logger().error(f"turns failed: {error}\n{traceback.format_exc()}")
             return
         for job in jobs:
