@@ -68,7 +68,8 @@ def test_a_voice_at_the_browsers_microphone_moves_the_robots_jaw(ros_domain: int
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={tmp_path / 'voice.wav'}",
     ]
-    arguments = ("--source", "topics", "--mode", "reactive")
+    # The smaller model: on two busy cores the browser draws without a GPU and leaves the graph little time.
+    arguments = ("--source", "topics", "--mode", "reactive", "--model", share("models", "timar-mini-frame"))
     with live(tmp_path / "live", *arguments) as address, Browser(1240, 1000, more=flags) as browser:
         browser.open(address)
         browser.until("document.querySelectorAll('.slot').length === 3", "the heads")
