@@ -46,10 +46,7 @@ class Scene:
 
     def tell(self, publisher, message) -> None:
         """Publish, and wait until the node has heard it."""
-        topic = publisher.topic_name.removeprefix("/")
-        before = self.node.statistics.counted(topic)
-        publisher.publish(message)
-        self.bench.until(lambda: self.node.statistics.counted(topic) > before)
+        self.bench.tell(self.node, publisher, message)
 
     def joint(self, name: str) -> float:
         state = self.states[-1] if self.states else None

@@ -71,10 +71,7 @@ class Scene:
 
     def tell(self, publisher, message) -> None:
         """Publish, and wait until the node has heard it."""
-        topic = publisher.topic_name.removeprefix("/")
-        before = self.node.statistics.counted(topic)
-        publisher.publish(message)
-        self.bench.until(lambda: self.node.statistics.counted(topic) > before)
+        self.bench.tell(self.node, publisher, message)
 
     def send(self, frames: np.ndarray, ahead: float = 0.4) -> int:
         stamp = self.time.now + round(ahead * 1e9)

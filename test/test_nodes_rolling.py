@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("torch")
 
 from rosgraph_msgs.msg import Clock
-from support.ros_bench import PATIENCE, Bench
+from support.ros_bench import Bench, hold_up
 from support.tiny_models import tiny_model
 
 from timar_ros.model import save_timar
@@ -250,15 +248,7 @@ def test_hops_that_wait_too_long_are_made_up_from_the_plan(bench, tmp_path):
     said = bench.probe.create_publisher(Turn, "turns", qos.turns())
     bench.bring_up(node)
     bench.connected(said)
-    let_go, began = threading.Event(), threading.Event()
-    process = node.pipeline.process
-
-    def slow(turns):
-        began.set()
-        assert let_go.wait(PATIENCE)
-        return process(turns)
-
-    node.pipeline.process = slow
+    began, let_go = hold_up(node)
     hops = [a_hop(number) for number in range(5)]
     said.publish(turn_message(hops[0], 25.0))
     bench.until(began.is_set)

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("torch")
 
 import torch
-from support.ros_bench import PATIENCE, Bench
+from support.ros_bench import Bench, hold_up
 from support.tiny_models import tiny_model
 
 from timar_ros.graph.advice import advice
@@ -162,15 +162,7 @@ def test_when_it_falls_behind_the_oldest_turn_is_dropped_and_counted(bench, mode
     talk = Talk(bench)
     bench.bring_up(node)
     talk.connect()
-    let_go, began = threading.Event(), threading.Event()
-    process = node.pipeline.process
-
-    def slow(turns):
-        began.set()
-        assert let_go.wait(PATIENCE)
-        return process(turns)
-
-    node.pipeline.process = slow
+    began, let_go = hold_up(node)
     talk.say(a_turn(0))
     bench.until(began.is_set)
     talk.say(a_turn(1), a_turn(2), a_turn(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,27 @@ class Bench:
             self.executor.spin_once(timeout_sec=0.05)
         return value
 
+    def tell(self, node: Any, publisher: Any, message: Any) -> None:
+        """Publish, and spin until a node has heard it."""
+        topic = publisher.topic_name.removeprefix("/")
+        before = node.statistics.counted(topic)
+        publisher.publish(message)
+        self.until(lambda: node.statistics.counted(topic) > before)
+
     def connected(self, publisher: Any, count: int = 1) -> None:
         """Spin until a publisher has subscribers."""
         self.until(lambda: publisher.get_subscription_count() >= count)
+
+
+def hold_up(inference: Any) -> tuple[threading.Event, threading.Event]:
+    """Let each pass of an inference node wait; events: a pass has begun, and the passes may go on."""
+    began, let_go = threading.Event(), threading.Event()
+    process = inference.pipeline.process
+
+    def slow(turns: Any) -> Any:
+        began.set()
+        assert let_go.wait(PATIENCE)
+        return process(turns)
+
+    inference.pipeline.process = slow
+    return began, let_go

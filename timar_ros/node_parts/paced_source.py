@@ -16,7 +16,7 @@ from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo, Turn
 from timar_ros.node_parts.pacing import Playing
 from timar_ros.ros import qos
 from timar_ros.ros.base import ManagedNode, Parameter
-from timar_ros.ros.messages import audio_message, motion_gap_message, motion_messages, to_stamp
+from timar_ros.ros.messages import audio_chunk_message, motion_gap_message, motion_messages, to_stamp
 from timar_ros.streaming.codec import tracked_bits
 from timar_ros.streaming.stream_info import step_seconds
 
@@ -124,15 +124,7 @@ class PacedSource(ManagedNode):
     def publish(self, event: Event) -> None:
         """Publish a speaker's audio or the user's motion."""
         if isinstance(event, AudioEvent):
-            message = audio_message(
-                event.stamp_ns,
-                event.sample_index,
-                event.rate,
-                event.samples,
-                stream_id=event.stream_id,
-                end=event.end,
-            )
-            self._audio[event.role].publish(message)
+            self._audio[event.role].publish(audio_chunk_message(event))
             self.statistics.tick(f"{event.role}/audio")
             self._await_arrival(self._audio[event.role])
             return

@@ -17,7 +17,7 @@ from timar_ros.node_parts.speech_action import SpeechAction, Wish, serve_speech
 from timar_ros.ros import qos
 from timar_ros.ros.base import ERROR, OK, WARN, Diagnosis, ManagedNode, Parameter
 from timar_ros.ros.head_client import OTHERS, lead_of
-from timar_ros.ros.messages import audio_message, to_ns
+from timar_ros.ros.messages import audio_chunk_message, to_ns
 from timar_ros.ros.node_process import run
 
 UNPLAYED = 3.0
@@ -195,15 +195,7 @@ class Speech(ManagedNode):
             if not self._ready or time.monotonic() < self._held_until:
                 return
             for chunk in self._speech.due(self.now_ns()):
-                message = audio_message(
-                    chunk.stamp_ns,
-                    chunk.sample_index,
-                    chunk.rate,
-                    chunk.samples,
-                    stream_id=chunk.stream_id,
-                    end=chunk.end,
-                )
-                self._output.publish(message)
+                self._output.publish(audio_chunk_message(chunk))
 
     def _work(self) -> None:
         """In the speech thread: say one text after the other."""

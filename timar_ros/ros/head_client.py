@@ -35,7 +35,7 @@ from timar_ros.audio.speech_queue import Played, SpeechQueue, mono_pcm, needed_l
 from timar_ros.errors import UserError
 from timar_ros.msg import AudioChunk, FlameMotion, StreamInfo
 from timar_ros.ros import qos
-from timar_ros.ros.messages import audio_message, motion, to_ns, to_stamp
+from timar_ros.ros.messages import audio_chunk_message, audio_message, motion, to_ns, to_stamp
 
 MotionCallback = Callable[[NDArray[np.float64], NDArray[np.float32]], None]
 
@@ -314,16 +314,7 @@ class Head:
             if self._info is None or time.monotonic() < self._held_until:
                 return
             for chunk in self._queue.due(self._now_ns()):
-                self._agent.publish(
-                    audio_message(
-                        chunk.stamp_ns,
-                        chunk.sample_index,
-                        chunk.rate,
-                        chunk.samples,
-                        stream_id=chunk.stream_id,
-                        end=chunk.end,
-                    )
-                )
+                self._agent.publish(audio_chunk_message(chunk))
 
     def _take_info(self, message: StreamInfo) -> None:
         with self._changed:

@@ -24,6 +24,7 @@ __all__ = [
     "MessageError",
     "Motion",
     "audio",
+    "audio_chunk_message",
     "audio_message",
     "motion",
     "motion_gap_message",
@@ -54,6 +55,7 @@ _ENCODER = Encoder(
 )
 to_stamp = _ENCODER.stamp
 audio_message = _ENCODER.audio
+audio_chunk_message = _ENCODER.audio_chunk
 motion_message = _ENCODER.motion
 motion_messages = _ENCODER.motions
 motion_gap_message = _ENCODER.motion_gap

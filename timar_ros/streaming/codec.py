@@ -249,6 +249,15 @@ class Encoder:
             end_of_stream=end,
         )
 
+    def audio_chunk(self, chunk: Any) -> Any:
+        """A chunk of a stream, any object with the fields of :class:`Audio`, as an AudioChunk; samples as in `audio`.
+
+        :raises MessageError: as :meth:`audio`.
+        """
+        return self.audio(
+            chunk.stamp_ns, chunk.sample_index, chunk.rate, chunk.samples, stream_id=chunk.stream_id, end=chunk.end
+        )
+
     def motion(
         self,
         stamp_ns: int,
