@@ -180,7 +180,7 @@ def training(_: str, quick: bool) -> Found:
     """Measure the trainer's steps per second on conversations of noise: timar-mini's recipe, then the full-size one."""
     import yaml
 
-    from timar_ros.model.speech import LARGE_SPEECH, build_speech_encoder
+    from timar_ros.model.speech_encoder import LARGE_SPEECH, build_speech_encoder
     from timar_ros.training.run_config import config_from_dict
     from timar_ros.training.trainer import Trainer
 

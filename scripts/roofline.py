@@ -23,7 +23,7 @@ from torch import nn
 from timar_ros.evaluation.bench.benchmark import floor
 from timar_ros.model import TimarConfig
 from timar_ros.model.packing import PackedLinear
-from timar_ros.model.speech import LARGE_SPEECH, build_speech_encoder
+from timar_ros.model.speech_encoder import LARGE_SPEECH, build_speech_encoder
 from timar_ros.model.timar import Timar
 
 # 24 independent accumulators hide the instruction's latency; zeros take as long as other values.

@@ -29,7 +29,7 @@ from timar_ros.model.packing import (
     packed,
 )
 from timar_ros.model.precision import pick_device, pick_dtype
-from timar_ros.model.speech import (
+from timar_ros.model.speech_encoder import (
     LARGE_SPEECH,
     MINI_SPEECH,
     build_speech_encoder,
@@ -298,7 +298,7 @@ def test_a_frame_that_hears_few_samples_is_computed_from_those_alone(monkeypatch
     assert frame_window(build_speech_encoder(MINI_SPEECH).config, 16000, 25) is None
     with torch.inference_mode():
         got = encode(encoder, speech := torch.randn(2, 16000), 25)
-        monkeypatch.setattr("timar_ros.model.speech.frame_window", lambda *_: None)
+        monkeypatch.setattr("timar_ros.model.speech_encoder.frame_window", lambda *_: None)
         torch.testing.assert_close(got, encode(encoder, speech, 25), atol=1e-5, rtol=0)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from timar_ros.errors import UserError
 from timar_ros.model.diffusion import motion_mse
-from timar_ros.model.speech import build_speech_encoder, encode
+from timar_ros.model.speech_encoder import build_speech_encoder, encode
 from timar_ros.motion import MOTION_SIZE, SAMPLES_PER_FRAME
 
 HEADS = 4
@@ -129,7 +129,8 @@ class SynthesisModule(nn.Module):
 class DualTalk(nn.Module):
     """The baseline. All motion in TIMAR's order and units; speech normalised over the whole clip.
 
-    :param speech: configuration of both speech encoders (see :func:`timar_ros.model.speech.build_speech_encoder`).
+    :param speech: configuration of both speech encoders; see
+        :func:`timar_ros.model.speech_encoder.build_speech_encoder`.
     """
 
     motion_mean: Tensor

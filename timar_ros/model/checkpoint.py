@@ -22,7 +22,7 @@ from timar_ros.files.reading import READ_ERRORS, existing_file, first_line, read
 from timar_ros.model.config import TimarConfig
 from timar_ros.model.packing import is_packed, packed
 from timar_ros.model.precision import INT8, pick_device, pick_dtype
-from timar_ros.model.speech import (
+from timar_ros.model.speech_encoder import (
     DEFAULT_SPEECH,
     FAMILIES,
     build_speech_encoder,

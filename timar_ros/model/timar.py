@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from timar_ros.model import speech as speech_tools
+from timar_ros.model import speech_encoder as speech_tools
 from timar_ros.model import tokens as layout
 from timar_ros.model.attention import Block, token_turns, turn_causal_mask
 from timar_ros.model.config import TimarConfig

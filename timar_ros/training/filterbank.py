@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timar_ros.model.speech import encode
+from timar_ros.model.speech_encoder import encode
 from timar_ros.motion import MODEL_RATE
 
 BANDS = 40

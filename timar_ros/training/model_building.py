@@ -17,7 +17,7 @@ from timar_ros.errors import UserError, require
 from timar_ros.files.reading import first_line
 from timar_ros.model import Timar, TimarConfig, create_timar, load_timar, save_timar
 from timar_ros.model.checkpoint import folder_format
-from timar_ros.model.speech import speech_encoder_config
+from timar_ros.model.speech_encoder import speech_encoder_config
 from timar_ros.motion import HEAD
 from timar_ros.training.alignment import align
 from timar_ros.training.dataset import head_style, motion_statistics

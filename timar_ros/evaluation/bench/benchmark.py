@@ -19,7 +19,7 @@ from timar_ros.errors import UserError
 from timar_ros.model import Timar
 from timar_ros.model.packing import packed
 from timar_ros.model.precision import INT8, pick_dtype
-from timar_ros.model.speech import frame_window
+from timar_ros.model.speech_encoder import frame_window
 from timar_ros.streaming.batch import ConversationBatch, Motion, TurnData
 from timar_ros.streaming.engine.cached import CachedEngine
 
